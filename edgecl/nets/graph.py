@@ -257,7 +257,7 @@ def _node(index: int, d: Mapping[str, Any]) -> Node:
     kind = OPS.get(d.get("op", ""))
     if kind is None:
         raise ConfigError(f"{where}: unknown op {d.get('op')!r}; known: {', '.join(OPS)}")
-    values = {k: tuple(v) if k == "inputs" else v for k, v in d.items() if k != "op"}
+    values: dict[str, Any] = {k: tuple(v) if k == "inputs" else v for k, v in d.items() if k != "op"}
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise ConfigError(f"{where}: {kind.op} has no key {sorted(unknown)[0]!r}")

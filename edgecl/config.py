@@ -1,0 +1,285 @@
+"""A run's configuration: frozen dataclasses, filled from defaults, the data set's habits, a file, options and the plan."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+import yaml
+
+from edgecl.methods import METHODS, options
+from edgecl.types import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str = "digits"
+    root: str = ""  # folder of the data sets; empty: EDGECL_DATA, else the cache
+    classes_per_task: int = 2
+    samples_per_class: int = 0  # 0: all
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    name: str = ""  # empty: the data set's usual net
+    width: int = 0  # 0: full
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = 0  # a task; 0: the data set's usual number
+    batch: int = 32
+    rate: float = 0.03
+    schedule: str = "constant"  # or "cosine": within each task, down to 0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    snapshot_every: int = 1  # epochs; a task's end always has one
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    capacity: int = 500  # samples in the replay memory
+    batch: int = 0  # samples a draw; 0: as many as train.batch
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Sparse weights. Stem, 1×1 shortcuts, batch norm and the classifier stay dense, as in SparCL."""
+
+    sparsity: float = 0.0  # share of weights removed from the layers that are masked
+    unit: str = "auto"  # auto: kernels for k×k, 4×4 blocks for 1×1, single weights for linear; or one of masks.UNITS
+    start: str = "uniform"  # or "erk"
+
+
+@dataclass(frozen=True)
+class TdmConfig:
+    """Task-aware dynamic masking: expand at a task's start, swap units within it, settle near its end."""
+
+    enabled: bool = True
+    expand: float = 0.01  # share of all units added at the start of a task
+    swap: float = 0.01  # share of all units pruned and regrown at each update
+    every: float = 0.1  # share of a task's epochs between updates
+    settle: float = 0.9  # share of a task's epochs after which the mask shrinks to its size and rests
+    alpha: float = 0.5  # weight of |∂ current| in the score
+    beta: float = 0.5  # weight of |∂ replay|
+    grow: str = "random"  # or "gradient", as RigL does
+    steps: int = 10  # training steps whose gradients are averaged for the score
+
+
+@dataclass(frozen=True)
+class DdrConfig:
+    """Dynamic data removal: drops what is no longer forgotten."""
+
+    share: float = 0.0  # of a task's samples, dropped in all; 0: off
+    times: int = 4  # removals
+    until: float = 0.4  # share of a task's epochs after which nothing more is dropped
+
+
+@dataclass(frozen=True)
+class DgmConfig:
+    """Dynamic gradient masking: updates only the units with the largest gradients."""
+
+    share: float = 1.0  # of live units that are updated; 1: off
+    every: int = 30  # steps between choices
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    name: str = "torch"
+    device: str = "cpu"
+    threads: int = 0  # 0: the engine's choice
+    precision: str = "fp32"  # on CUDA also "tf32", "bf16"
+
+
+@dataclass(frozen=True)
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    method: Mapping[str, Any] = field(default_factory=lambda: {"name": "derpp"})
+    train: TrainConfig = field(default_factory=TrainConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    tdm: TdmConfig = field(default_factory=TdmConfig)
+    ddr: DdrConfig = field(default_factory=DdrConfig)
+    dgm: DgmConfig = field(default_factory=DgmConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    device: str = "host"  # profile in deploy/ that predictions are made for
+    budget: str = ""  # "23x": 23 times fewer FLOPs than the dense baseline
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML."""
+        return {**asdict(self), "method": dict(self.method)}
+
+    def set(self, key: str, value: Any) -> Config:
+        """A copy with one value changed; `key` is dotted. Raises ConfigError that names the key and the nearest known."""
+        return merge(self, _nest(key, value))
+
+
+USUAL: dict[str, dict[str, Any]] = {
+    "cifar10": {"net": {"name": "resnet18"}, "train": {"epochs": 50}},
+    "digits": {
+        "net": {"name": "small_cnn"},
+        "train": {"epochs": 20, "batch": 16, "rate": 0.05},
+        "memory": {"capacity": 100},
+    },
+    "": {"net": {"name": "small_cnn"}, "train": {"epochs": 20}},
+}
+"""What a data set is usually trained with; "" for data from a file."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mask.unit": ("auto", "weight", "kernel", "block4x4", "channel"),
+    "mask.start": ("uniform", "erk"),
+    "tdm.grow": ("random", "gradient"),
+    "train.schedule": ("constant", "cosine"),
+    "engine.device": ("cpu", "cuda"),
+    "engine.precision": ("fp32", "tf32", "bf16"),
+}
+
+RANGES: dict[str, tuple[float, float]] = {
+    "data.classes_per_task": (1, 1e6),
+    "data.samples_per_class": (0, 1e9),
+    "net.width": (0, 1e5),
+    "train.epochs": (1, 1e6),
+    "train.batch": (1, 1e5),
+    "train.rate": (0, 1e3),
+    "train.momentum": (0, 0.9999),
+    "train.weight_decay": (0, 1e3),
+    "train.snapshot_every": (1, 1e9),
+    "memory.capacity": (1, 1e9),
+    "memory.batch": (0, 1e5),
+    "mask.sparsity": (0, 0.9999),
+    "tdm.expand": (0, 1),
+    "tdm.swap": (0, 1),
+    "tdm.every": (0.0001, 1),
+    "tdm.settle": (0, 1),
+    "tdm.alpha": (0, 1e9),
+    "tdm.beta": (0, 1e9),
+    "tdm.steps": (1, 1e6),
+    "ddr.share": (0, 0.99),
+    "ddr.times": (1, 1e6),
+    "ddr.until": (0, 1),
+    "dgm.share": (0.0001, 1),
+    "dgm.every": (1, 1e9),
+    "engine.threads": (0, 1024),
+    "seed": (0, 2**63),
+}
+
+
+def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
+    """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning."""
+    config = merge(Config(), USUAL.get(dataset, USUAL[""]))
+    for layer in layers:
+        config = merge(config, layer)
+    check(config)
+    return config
+
+
+def merge(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with nested `values` laid over it; unknown keys and wrong types raise ConfigError."""
+    merged: Config = _merge(config, values, "")
+    return merged
+
+
+def _merge(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(type(config))
+    known = [f.name for f in fields(config)]
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        where = prefix + str(key)
+        if key not in known:
+            raise ConfigError(f"unknown key {where!r}{nearest(str(key), known, prefix)}")
+        old = getattr(config, key)
+        if where == "method":
+            changed[key] = _method(old, value)
+        elif is_dataclass(old):
+            changed[key] = _merge(old, _mapping(where, value), f"{where}.")
+        else:
+            changed[key] = _typed(where, value, hints[key])
+    return replace(config, **changed)
+
+
+def _method(old: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    """`name` or a mapping with its options; options of another method are dropped when the name changes."""
+    value = {"name": value} if isinstance(value, str) else dict(_mapping("method", value))
+    name = value.get("name", old["name"])
+    if name not in METHODS:
+        raise ConfigError(f"method: unknown method {name!r}{nearest(str(name), METHODS, '')}; known: {', '.join(METHODS)}")
+    known = options(name)
+    kept = {k: v for k, v in old.items() if k in known} if name == old["name"] else {}
+    for key, given in value.items():
+        if key != "name" and key not in known:
+            raise ConfigError(f"unknown key 'method.{key}': {name} has {', '.join(known)}")
+        if key != "name":
+            kept[key] = _typed(f"method.{key}", given, type(known[key]))
+    return {"name": name, **known, **kept}
+
+
+def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected keys and values, got {value!r}")
+    return value
+
+
+def _typed(where: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def nearest(word: str, known: Iterable[str], prefix: str) -> str:
+    """`; did you mean …?` where some known word is close, else the list of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean {prefix + close[0]!r}?" if close else f"; known: {', '.join(prefix + k for k in known)}"
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for a value out of its range."""
+    for key, choices in CHOICES.items():
+        if get(config, key) not in choices:
+            raise ConfigError(f"{key}: {get(config, key)!r} is not one of {', '.join(choices)}")
+    for key, (low, high) in RANGES.items():
+        value = get(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{key}: {value!r} is not between {low:g} and {high:g}")
+
+
+def get(config: Config, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+    return value
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    nested: Any = value
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def parse_set(text: str) -> tuple[str, dict[str, Any]]:
+    """`key.sub=value` → (dotted key, nested mapping); the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text!r}: expected key.sub=value")
+    try:
+        return key, _nest(key, yaml.safe_load(value))
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: can't read the value {value!r}") from None
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Dotted keys of a nested mapping: what a user has pinned."""
+    keys: set[str] = set()
+    for key, value in values.items():
+        keys |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}"}
+    return keys

@@ -1,0 +1,60 @@
+"""From a data set to a class-incremental stream: tasks of a few classes each, in the order of the class ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from edgecl.data.source import Source, Split, rank_in_class
+from edgecl.types import I64, ConfigError, DataError, Samples, Stream, Task
+
+
+def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0) -> Stream:
+    """Tasks of `classes_per_task` classes; the last is smaller where the classes don't divide.
+
+    `samples_per_class` > 0 keeps the first so many training samples of each class in file order (all of a class that has
+    fewer); ids stay those of the full set and tests are whole. Raises ConfigError for a share out of range, and DataError
+    that names the class for one without a training or a test sample.
+    """
+    count = len(source.classes)
+    if not 1 <= classes_per_task <= count:
+        raise ConfigError(f"classes_per_task is {classes_per_task}; {source.name} has {count} classes: take 1 to {count}")
+    if samples_per_class < 0:
+        raise ConfigError(f"samples_per_class is {samples_per_class}: take 0 for all, or the number to keep of each class")
+    _check_classes(source)
+    groups = tuple(tuple(range(k, min(k + classes_per_task, count))) for k in range(0, count, classes_per_task))
+    tasks = tuple(Task(i, g, source.train.take(_positions(source.train, g, samples_per_class))) for i, g in enumerate(groups))
+    tests = tuple(source.test.take(_positions(source.test, g)) for g in groups)
+    return Stream(source.name, source.classes, groups, tasks, tests, source.preprocess)
+
+
+def joint(stream: Stream) -> Stream:
+    """The same samples as one task, in the order of their ids; groups and tests stay. What an offline learner would see."""
+    parts = [task.train for task in stream.tasks]
+    ids = np.concatenate([p.ids for p in parts])
+    order = np.argsort(ids)
+    where = np.empty_like(order)
+    where[order] = np.arange(len(order))
+    x = np.empty((len(ids), *stream.shape), dtype=np.uint8)
+    for part, rows in zip(parts, np.split(where, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
+        x[rows] = part.x  # straight to its place: the pixels are the bulk, and are copied once
+    y = np.concatenate([p.y for p in parts])
+    classes = tuple(k for task in stream.tasks for k in task.classes)
+    return replace(stream, tasks=(Task(0, classes, Samples(x, y[order], ids[order])),))
+
+
+def _positions(split: Split, classes: tuple[int, ...], first: int = 0) -> I64:
+    """Positions of these classes' samples in file order; of each class the `first` so many, if not 0."""
+    keep = np.isin(split.y, classes)
+    if first:
+        keep &= rank_in_class(split.y) < first
+    return np.flatnonzero(keep)
+
+
+def _check_classes(source: Source) -> None:
+    for kind, split in (("training", source.train), ("test", source.test)):
+        missing = np.flatnonzero(np.bincount(split.y, minlength=len(source.classes)) == 0)
+        if len(missing):
+            k = int(missing[0])
+            raise DataError(f"{source.where}: class {k} ({source.classes[k]}) has no {kind} sample")

@@ -1,0 +1,27 @@
+"""F2: engines behind one protocol, by name. Torch is imported only when its engine is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgecl.engines.base import Engine
+from edgecl.nets.graph import Net
+from edgecl.types import ConfigError
+
+ENGINES = ("torch",)
+
+
+def make_engine(name: str, net: Net, **options: Any) -> Engine:
+    """The engine `name` for a net; raises ConfigError where it is unknown or can't run here."""
+    if name not in ENGINES:
+        raise ConfigError(f"engine.name: unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    try:
+        from edgecl.engines.torch import TorchEngine
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise ConfigError('engine torch: torch is not installed; pip install "edgecl[torch]"') from None
+    return TorchEngine(net, **options)
+
+
+__all__ = ["ENGINES", "Engine", "make_engine"]

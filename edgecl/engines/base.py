@@ -1,0 +1,86 @@
+"""The engine seam: what the loop asks of whatever runs a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from edgecl.nets.graph import Net
+from edgecl.types import Array, Batch, Bools, Named, Pass
+
+CURRENT, REPLAY = "current", "replay"
+"""Sources of gradient: part 0 of a batch is current, all others are replay."""
+
+
+class Output(NamedTuple):
+    """What the network says of one part."""
+
+    logits: Array  # [N, K] float32
+    features: Array  # [N, F] float32
+
+
+class StepResult(NamedTuple):
+    """What the host reads back from a training step."""
+
+    loss: Array  # [] float32
+    logits: Array  # [N, K] float32, of the current part, before the update
+
+
+class Engine(Protocol):
+    """Runs a Net. Arrays inside a step belong to the engine's namespace `xp`; the host sees numpy.
+
+    A step is `forward` → a method's loss → `backward` → `step`; `compile` makes it fast without changing it.
+    """
+
+    net: Net
+    xp: Any  # array namespace
+
+    def load(self, arrays: Named) -> None:
+        """Sets weights, buffers and momentum (`momentum.<weight>`). Raises StoreError naming a missing or misshapen array."""
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies of all that `load` takes."""
+
+    def set_masks(self, live: Mapping[str, Bools], units: Mapping[str, str]) -> None:
+        """Weight masks by layer, in unit shape: dead weights and their momentum become zero. Gradient masks follow them."""
+
+    def set_gradient_masks(self, units_updated: Mapping[str, Array]) -> None:
+        """Which live units are updated, by layer, in unit shape (engine arrays); an empty mapping: all of them."""
+
+    def forward(self, x: Sequence[Array], passes: Sequence[Pass], *, split: bool = False) -> list[Output]:
+        """Training mode, one output a part. Each pass has batch statistics of its own and updates the running ones in order.
+
+        The engine may run the passes together; `split` forbids it, which makes gradients by source cheap.
+        """
+
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
+        """Gradient of every weight, of what the last `forward` returned. `score` also adds it up by source, for `scores`, over live and dead weights alike."""
+
+    def step(self, rate: Array) -> None:
+        """SGD with momentum and weight decay on what the gradient masks let through."""
+
+    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
+        """Gradients summed since the last reset, over `steps`: source → masked layer → weight's shape."""
+
+    def reset_scores(self) -> None:
+        """Sets the sums to 0."""
+
+    def weight(self, layer: str) -> Array:
+        """The layer's weight, as the engine's array."""
+
+    def predict(self, x: Array) -> Array:
+        """Logits [N, K] with running statistics."""
+
+    def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
+        """A step that takes and returns numpy; shapes are fixed by its first call."""
+
+    def asarray(self, a: Any) -> Array:
+        """A host array on the engine's device."""
+
+    def numpy(self, a: Array) -> np.ndarray[Any, Any]:
+        """An engine array on the host."""
+
+    def nonfinite(self) -> str | None:
+        """The first array with values that are not finite: running statistics first, since the forward pass writes them."""

@@ -1,0 +1,239 @@
+"""The reference engine: torch on any device. Masks are simulated over dense tensors, so they save no time here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import array_api_compat.torch as xp_torch
+import numpy as np
+import torch
+
+from edgecl import masks
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult
+from edgecl.engines.cuda_graph import GraphStep, leaves, rebuild
+from edgecl.engines.torch_ops import render
+from edgecl.nets.graph import Net
+from edgecl.types import Array, Batch, Bools, ConfigError, Named, Pass, StoreError
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+class TorchEngine:
+    """See `engines.base.Engine`. On CUDA a compiled step is a CUDA graph and arrays are channels-last."""
+
+    def __init__(
+        self,
+        net: Net,
+        device: str = "cpu",
+        *,
+        threads: int = 0,
+        precision: str = "fp32",
+        together: bool | None = None,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """`threads` 0 leaves torch's choice; `together` runs all passes as one with grouped statistics (default: on CUDA)."""
+        self.net = net
+        self.xp: Any = xp_torch
+        self.device = _device(device)
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.together = self.device.type == "cuda" if together is None else together
+        self.precision = precision
+        _set_up_torch(threads, precision)
+        self.p = {k: self._new(s) for k, s in {**net.weights(), **net.buffers()}.items()}
+        self.trained = list(net.weights())
+        for name in self.trained:
+            self.p[name].requires_grad_()
+        self.velocity = {k: self._new(s) for k, s in net.weights().items()} if momentum else {}
+        self.live: dict[str, torch.Tensor] = {}
+        self.updated: dict[str, torch.Tensor] = {}
+        self._units: dict[str, str] = {}
+        self._sums: dict[str, dict[str, torch.Tensor]] = {CURRENT: {}, REPLAY: {}}
+        self._logits: list[torch.Tensor] = []  # with their graph, from forward to backward
+        self._grads: list[torch.Tensor] = []
+
+    def _new(self, shape: tuple[int, ...]) -> torch.Tensor:
+        t = torch.zeros(shape, device=self.device)
+        return t.to(memory_format=torch.channels_last) if t.ndim == 4 and self.device.type == "cuda" else t
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+
+    # state
+
+    def load(self, arrays: Named) -> None:
+        wanted = {**self.p, **{f"momentum.{k}": v for k, v in self.velocity.items()}}
+        for name, tensor in wanted.items():
+            if name not in arrays:
+                raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
+            if arrays[name].shape != tuple(tensor.shape):
+                raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {tuple(tensor.shape)}")
+            with torch.no_grad():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        state = {**self.p, **{f"momentum.{k}": v for k, v in self.velocity.items()}}
+        return {k: np.ascontiguousarray(self.numpy(v)).copy() for k, v in state.items()}
+
+    @torch.no_grad()
+    def set_masks(self, live: Mapping[str, Bools], units: Mapping[str, str]) -> None:
+        self._units = dict(units)
+        for layer, units_live in live.items():
+            name = f"{layer}.weight"
+            self._put(self.live, layer, self.asarray(units_live))
+            self.p[name].mul_(self.live[layer])
+            if name in self.velocity:
+                self.velocity[name].mul_(self.live[layer])
+        self.set_gradient_masks({})
+
+    @torch.no_grad()
+    def set_gradient_masks(self, units_updated: Mapping[str, Array]) -> None:
+        for layer in self.live:
+            if layer in units_updated:
+                self._put(self.updated, layer, units_updated[layer])
+            else:
+                self.updated.setdefault(layer, torch.empty_like(self.live[layer])).copy_(self.live[layer])
+
+    def _put(self, where: dict[str, torch.Tensor], layer: str, units: torch.Tensor) -> None:
+        """Expands a unit mask into the static tensor that a captured step reads."""
+        weight = self.p[f"{layer}.weight"]
+        full = masks.expand(units, self._units[layer], tuple(weight.shape))
+        where.setdefault(layer, torch.empty_like(weight, requires_grad=False)).copy_(full)
+
+    def weight(self, layer: str) -> torch.Tensor:
+        return self.p[f"{layer}.weight"].detach()
+
+    # a step
+
+    def forward(self, x: Sequence[Array], passes: Sequence[Pass], *, split: bool = False) -> list[Output]:
+        sizes = [sum(len(x[i]) for i in p.parts) for p in passes]
+        if self.together and not split and len(passes) > 1:
+            order = tuple(i for p in passes for i in p.parts)
+            outputs = dict(zip(order, self._run_pass(x, Pass(order), sizes), strict=True))
+        else:
+            runs = [(p, self._run_pass(x, p, [n])) for p, n in zip(passes, sizes, strict=True)]
+            outputs = {i: out for p, outs in runs for i, out in zip(p.parts, outs, strict=True)}
+        self._logits = [outputs[i].logits for i in range(len(x))]
+        return [Output(*(t.detach() for t in outputs[i])) for i in range(len(x))]
+
+    def _run_pass(self, x: Sequence[Array], p: Pass, sizes: Sequence[int]) -> list[Output]:
+        """Outputs of the pass's parts, in the order that it names them."""
+        inputs = torch.cat([x[i] for i in p.parts]) if len(p.parts) > 1 else x[p.parts[0]]
+        if self.device.type == "cuda":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            values = render(self.net, self.p, inputs, sizes)
+        rows = [len(x[i]) for i in p.parts]
+        split = (torch.split(values[self.net.logits].float(), rows), torch.split(values[self.net.features].float(), rows))
+        return [Output(*o) for o in zip(*split, strict=True)]
+
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
+        weights, logits = [self.p[k] for k in self.trained], self._logits
+        self._logits = []
+        if not score:
+            self._grads = list(torch.autograd.grad(logits, weights, list(d_logits)))
+            return
+        by_source = {CURRENT: slice(0, 1), REPLAY: slice(1, None)}
+        self._grads = []
+        for source, parts in by_source.items():
+            if logits[parts]:
+                grads = torch.autograd.grad(logits[parts], weights, list(d_logits[parts]), retain_graph=source == CURRENT)
+                self._add_scores(source, grads)
+                self._grads = [a + b for a, b in zip(self._grads, grads, strict=True)] if self._grads else list(grads)
+
+    @torch.no_grad()
+    def _add_scores(self, source: str, grads: Sequence[torch.Tensor]) -> None:
+        named = dict(zip(self.trained, grads, strict=True))
+        for layer in self.live:
+            self._sums[source][layer].add_(named[f"{layer}.weight"])
+
+    @torch.no_grad()
+    def step(self, rate: Array) -> None:
+        weights = [self.p[k] for k in self.trained]
+        grads = self._grads
+        if self.weight_decay:
+            grads = list(torch._foreach_add(grads, weights, alpha=self.weight_decay))
+        if self.momentum:
+            grads = self._momentum(grads)
+        index = [self.trained.index(f"{layer}.weight") for layer in self.updated]
+        for i, layer in zip(index, self.updated, strict=True):
+            grads[i] = grads[i] * self.updated[layer]
+        torch._foreach_sub_(weights, torch._foreach_mul(grads, rate))
+        self._grads = []
+
+    def _momentum(self, grads: list[torch.Tensor]) -> list[torch.Tensor]:
+        velocity = [self.velocity[k] for k in self.trained]
+        torch._foreach_mul_(velocity, self.momentum)
+        torch._foreach_add_(velocity, grads)
+        for layer, live in self.live.items():
+            self.velocity[f"{layer}.weight"].mul_(live)
+        return list(velocity)
+
+    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
+        return {s: {k: v / steps for k, v in sums.items()} for s, sums in self._sums.items()}
+
+    def reset_scores(self) -> None:
+        for sums in self._sums.values():
+            for total in sums.values():
+                total.zero_()
+
+    @torch.no_grad()
+    def predict(self, x: Array) -> Array:
+        with self._autocast():
+            x = x.contiguous(memory_format=torch.channels_last) if self.device.type == "cuda" else x
+            return render(self.net, self.p, x, None)[self.net.logits].float()
+
+    # host
+
+    def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
+        self._make_sums()
+        if self.device.type == "cuda":
+            return GraphStep(step, self._state(), self.device)
+
+        def on_cpu(batch: Batch) -> StepResult:
+            result = step(rebuild([torch.from_numpy(np.asarray(a, order="C")) for a in leaves(batch)]))
+            return StepResult(*(self.numpy(t) for t in result))
+
+        return on_cpu
+
+    def _make_sums(self) -> None:
+        for sums in self._sums.values():
+            for layer in self.live:
+                sums.setdefault(layer, torch.zeros_like(self.live[layer]))
+
+    def _state(self) -> list[torch.Tensor]:
+        """Every tensor that a step updates."""
+        sums = [t for s in self._sums.values() for t in s.values()]
+        return [t.detach() for t in self.p.values()] + list(self.velocity.values()) + sums
+
+    def asarray(self, a: Any) -> Array:
+        return torch.from_numpy(np.asarray(a, order="C")).to(self.device)
+
+    def numpy(self, a: Array) -> np.ndarray[Any, Any]:
+        return np.asarray(a.detach().cpu().numpy())
+
+    def nonfinite(self) -> str | None:
+        ordered = [k for k in self.p if k not in self.trained] + self.trained
+        return next((k for k in ordered if not bool(torch.isfinite(self.p[k]).all())), None)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"engine.device: {name!r} is not cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("engine.device: cuda, but torch finds no GPU here")
+    return torch.device(name)
+
+
+def _set_up_torch(threads: int, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"engine.precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if threads:
+        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"

@@ -1,0 +1,57 @@
+"""Torch's rendering of the node list: one function a node, differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Net, Node, Pool, Relu
+
+Tensors = Mapping[str, torch.Tensor]
+Sizes = Sequence[int] | None  # rows of each group with batch statistics of its own; None: running statistics
+
+
+def _conv2d(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(n, Conv2d)
+    return F.conv2d(x, p[f"{n.name}.weight"], p.get(f"{n.name}.bias"), n.stride, n.padding, groups=n.groups)
+
+
+def _linear(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    return F.linear(x, p[f"{n.name}.weight"], p.get(f"{n.name}.bias"))
+
+
+def _batch_norm(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(n, BatchNorm)
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, var, weight, bias = (p[f"{n.name}.{k}"] for k in names)
+    if sizes is None:
+        return F.batch_norm(x, mean, var, weight, bias, False, n.momentum, n.eps)
+    groups = [F.batch_norm(g, mean, var, weight, bias, True, n.momentum, n.eps) for g in torch.split(x, list(sizes))]
+    return groups[0] if len(groups) == 1 else torch.cat(groups)
+
+
+def _pool(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(n, Pool)
+    return (F.max_pool2d if n.kind == "max" else F.avg_pool2d)(x, n.kernel, n.stride)
+
+
+RENDER: dict[type[Node], Callable[..., torch.Tensor]] = {
+    Conv2d: _conv2d,
+    Linear: _linear,
+    BatchNorm: _batch_norm,
+    Relu: lambda n, p, sizes, x: F.relu(x),
+    Add: lambda n, p, sizes, a, b: a + b,
+    Pool: _pool,
+    GlobalPool: lambda n, p, sizes, x: x.mean((2, 3)),
+    Flatten: lambda n, p, sizes, x: x.flatten(1),
+}
+
+
+def render(net: Net, p: Tensors, x: torch.Tensor, sizes: Sizes) -> dict[str, torch.Tensor]:
+    """Every node's output for a batch x [N, C, H, W]; running statistics in `p` are updated in place when `sizes` is given."""
+    values = {"x": x}
+    for node in net.nodes:
+        values[node.name] = RENDER[type(node)](node, p, sizes, *(values[i] for i in node.inputs))
+    return values

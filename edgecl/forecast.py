@@ -1,0 +1,76 @@
+"""The cost of a run without running it: the same schedule as the loop, counted into the same ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgecl import schedule
+from edgecl.config import Config
+from edgecl.cost import LayerCost, dense, layer_costs
+from edgecl.layout import MaskedLayer, live_weights, masked_layers, updated_weights
+from edgecl.ledger import Ledger, gradient_mask_upkeep, scoring_upkeep, step_paper, step_table
+from edgecl.methods import Method, make_method
+from edgecl.nets import Net
+from edgecl.types import I64
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a forecast must know of the stream: its shape and sizes."""
+
+    input: tuple[int, int, int]
+    classes: int
+    sizes: tuple[int, ...]  # training samples of each task
+
+
+def simulate(config: Config, net: Net, work: Workload, until: int | None = None) -> Ledger:
+    """The ledger of a run, without running it; `until` counts only that many tasks."""
+    costs, method = layer_costs(net), method_of(config)
+    sizes: Sequence[int] = (sum(work.sizes),) if method.joint else work.sizes
+    layers, ledger = masked_layers(net, config), Ledger(costs)
+    meter = Meter(config, costs, layers, method)
+    for epoch in schedule.epochs(config, sizes):
+        if until is not None and epoch.task >= until:
+            break
+        live = live_weights(costs, layers, epoch.expanded)
+        updated = updated_weights(costs, layers, epoch.expanded, config.dgm.share)
+        gathering = sum(schedule.gathers(config, epoch, i) for i in range(epoch.steps)) if layers else 0
+        refreshing = sum(schedule.refreshes(config, i) for i in range(epoch.steps)) if layers else 0
+        ledger.add_step(*meter.step(live, updated, gather=False), epoch.steps - gathering)
+        ledger.add_step(*meter.step(live, updated, gather=True), gathering)
+        meter.add_upkeep(ledger, live, epoch, refreshing)
+    return ledger
+
+
+def method_of(config: Config) -> Method:
+    """The configured method."""
+    return make_method(config.method["name"], {k: v for k, v in config.method.items() if k != "name"})
+
+
+class Meter:
+    """Prices a step and a change of masks for one configuration: the same prices for plan and loop."""
+
+    def __init__(
+        self, config: Config, costs: tuple[LayerCost, ...], layers: dict[str, MaskedLayer], method: Method
+    ) -> None:
+        self.config, self.costs, self.layers = config, costs, layers
+        self.draws = method.draws
+        self.replay = (config.memory.batch or config.train.batch) * method.draws
+
+    def step(self, live: dict[str, int], updated: dict[str, int], *, gather: bool) -> tuple[I64, int]:
+        """(table, paper) of one step; `gather` takes the gradient of all live weights (dense ones to grow by gradient)."""
+        gathered = None
+        if gather:
+            gathered = dense(self.costs) if self.config.tdm.grow == "gradient" else live
+        batch = self.config.train.batch
+        table = step_table(self.costs, live, updated, gathered, batch, self.replay)
+        return table, step_paper(self.costs, live, updated, batch, self.draws)
+
+    def add_upkeep(self, ledger: Ledger, live: dict[str, int], epoch: schedule.Epoch, refreshes: int) -> None:
+        """An epoch's changes of masks: one scored change at its end, and the choices of gradient masks."""
+        for i, c in enumerate(self.costs):
+            if c.name in self.layers:
+                units = self.layers[c.name].units
+                scored = scoring_upkeep(live[c.name], units) if epoch.scores else 0
+                ledger.add_upkeep(i, scored + refreshes * gradient_mask_upkeep(live[c.name], units))

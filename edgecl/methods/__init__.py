@@ -1,0 +1,28 @@
+"""F2: methods by the field's names, one file a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from edgecl.methods.base import Loss, Method
+from edgecl.methods.derpp import Derpp
+from edgecl.methods.er import Er, ErAce
+from edgecl.methods.sgd import Joint, Sgd
+
+METHODS: dict[str, type[Any]] = {"sgd": Sgd, "joint": Joint, "er": Er, "derpp": Derpp, "er_ace": ErAce}
+
+
+def options(name: str) -> dict[str, Any]:
+    """A method's options with their defaults."""
+    return {f.name: f.default for f in fields(METHODS[name])}
+
+
+def make_method(name: str, chosen: Mapping[str, Any]) -> Method:
+    """The method with its options; unknown values raise ConfigError."""
+    method: Method = METHODS[name](**chosen)
+    return method
+
+
+__all__ = ["METHODS", "Loss", "Method", "make_method", "options"]

@@ -1,0 +1,97 @@
+"""When things happen in a run: how many samples an epoch sees, and when masks and data change.
+
+The plan counts its cost from these epochs and the loop walks the same ones, so that both agree to the last FLOP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgecl.config import Config
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of one task, and what follows it."""
+
+    task: int
+    epoch: int
+    samples: int  # kept by data removal
+    steps: int
+    expanded: bool  # the mask holds its extra units
+    swap: bool  # after the epoch: prune units and regrow as many
+    settle: bool  # after the epoch: shrink the mask to its size
+    drop: int  # after the epoch: remove this many samples
+    last: bool  # the task's last
+
+    @property
+    def scores(self) -> bool:
+        """The epoch's last steps gather gradients for a change of masks."""
+        return self.swap or self.settle
+
+
+def epochs(config: Config, sizes: Sequence[int]) -> list[Epoch]:
+    """All epochs of a run over tasks of these `sizes`."""
+    return [e for task, size in enumerate(sizes) for e in _task(config, task, size)]
+
+
+def _task(config: Config, task: int, size: int) -> list[Epoch]:
+    total, kept, drops = config.train.epochs, size, _drops(config, size)
+    settle, every = _settle(config), max(1, round(config.tdm.every * config.train.epochs))
+    dynamic = config.tdm.enabled and config.mask.sparsity > 0
+    rows = []
+    for done in range(1, total + 1):
+        before = dynamic and done < settle
+        drop = min(drops.get(done, 0), kept - 1)
+        swap = before and done % every == 0
+        expanded = dynamic and done <= settle
+        rows.append(
+            Epoch(task, done - 1, kept, steps(kept, config.train.batch), expanded, swap, dynamic and done == settle, drop, done == total)
+        )
+        kept -= drop
+    return rows
+
+
+def _settle(config: Config) -> int:
+    """Epochs after which the mask shrinks: the last of a short task at the latest."""
+    return min(max(1, round(config.tdm.settle * config.train.epochs)), config.train.epochs)
+
+
+def _drops(config: Config, size: int) -> dict[int, int]:
+    """Epochs done → samples to drop then: `times` equal removals, evenly up to `until`."""
+    each = math.floor(size * config.ddr.share / config.ddr.times)
+    drops: dict[int, int] = {}
+    for i in range(1, config.ddr.times + 1):
+        at = max(1, round(config.train.epochs * config.ddr.until * i / config.ddr.times))
+        drops[at] = drops.get(at, 0) + each
+    return {at: n for at, n in drops.items() if n and at < config.train.epochs}
+
+
+def steps(samples: int, batch: int) -> int:
+    """Full batches only, so that shapes stay the same; fewer samples than a batch make one step of repeats."""
+    return max(1, samples // batch)
+
+
+def gathers(config: Config, epoch: Epoch, step: int) -> bool:
+    """Whether a step gathers the gradients of all live weights: to score units, or to choose which are updated."""
+    return scoring(config, epoch, step) or refreshes(config, step)
+
+
+def scoring(config: Config, epoch: Epoch, step: int) -> bool:
+    """Whether a step is one of the last before the masks change."""
+    return epoch.scores and step >= epoch.steps - config.tdm.steps
+
+
+def refreshes(config: Config, step: int) -> bool:
+    """Whether the gradient masks are chosen anew from this step's gradients."""
+    return config.dgm.share < 1 and config.mask.sparsity > 0 and step % config.dgm.every == 0
+
+
+def rate(config: Config, epoch: Epoch, step: int) -> float:
+    """Learning rate of a step."""
+    if config.train.schedule == "constant":
+        return config.train.rate
+    done = (epoch.epoch + step / epoch.steps) / config.train.epochs
+    return config.train.rate * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,207 @@
+"""All that a run is: what never changes (Setup) and what does (State), and the way between State and a snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecl import curate, masks, store
+from edgecl.config import Config
+from edgecl.curate import Learning
+from edgecl.engines import Engine
+from edgecl.forecast import Meter
+from edgecl.layout import MaskedLayer
+from edgecl.ledger import Ledger
+from edgecl.memory import Reservoir
+from edgecl.methods import Method
+from edgecl.nets.init import initial
+from edgecl.plan import Plan
+from edgecl.runfolder import Metrics
+from edgecl.schedule import Epoch
+from edgecl.types import F32, I64, Array, Bools, StoreError, Stream
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Fixed for a run's whole life."""
+
+    run: Path
+    plan: Plan
+    stream: Stream  # joint methods get theirs merged
+    method: Method
+    epochs: list[Epoch]
+    layers: dict[str, MaskedLayer]
+    meter: Meter
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    @property
+    def classes(self) -> int:
+        """The classifier's capacity, K."""
+        return self.plan.net.classes
+
+    def task_mask(self, task: int) -> F32:
+        """[K]: 1 for the task's classes."""
+        return self._mask(self.stream.tasks[task].classes)
+
+    def seen_mask(self, task: int) -> F32:
+        """[K]: 1 for the classes of all tasks up to this one."""
+        return self._mask(tuple(c for t in self.stream.tasks[: task + 1] for c in t.classes))
+
+    def _mask(self, classes: tuple[int, ...]) -> F32:
+        mask = np.zeros(self.classes, np.float32)
+        mask[list(classes)] = 1
+        return mask
+
+
+@dataclass
+class State:
+    """Everything that training changes."""
+
+    rng: np.random.Generator  # the one source of randomness
+    engine: Engine
+    ledger: Ledger
+    metrics: Metrics
+    live: dict[str, Bools]  # weight masks by layer, in unit shape
+    memory: Reservoir | None  # None where the method replays nothing
+    learning: Learning
+    at: int = 0  # index of the current epoch in the schedule
+    step: int = 0  # done in it
+    order: I64 = field(default_factory=lambda: np.zeros(0, np.int64))  # its samples; empty between epochs
+    loss: float = 0.0  # sums over the epoch's steps so far
+    right: int = 0
+    gathered: int = 0  # steps in the engine's gradient sums
+    seconds: float = 0.0  # of training
+    snapshots: int = 0  # number of the newest
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    chosen: dict[str, Array] = field(default_factory=dict)  # gradient masks, on the engine; empty: all live units
+    _prices: dict[bool, tuple[I64, int]] = field(default_factory=dict)
+
+    def note(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Appends an event to metrics.jsonl, with the time so far, and returns it."""
+        event = {**event, "seconds": round(self.seconds, 3)}
+        self.metrics.write(event)
+        return event
+
+    def apply_masks(self, setup: Setup) -> None:
+        """Hands changed weight masks to the engine; gradient masks start anew."""
+        if setup.layers:
+            self.engine.set_masks(self.live, {k: v.unit for k, v in setup.layers.items()})
+        self.chosen, self._prices = {}, {}
+
+    def live_weights(self, setup: Setup) -> dict[str, int]:
+        """Layer → weights that take part, counted in the masks."""
+        return {c.name: self._count(setup, c.name, c.weights, self.live) for c in setup.meter.costs}
+
+    def _count(self, setup: Setup, name: str, dense: int, units: dict[str, Bools]) -> int:
+        if name not in setup.layers:
+            return dense
+        layer = setup.layers[name]
+        return int(np.count_nonzero(masks.expand(units[name], layer.unit, layer.weight_shape)))
+
+    def price(self, setup: Setup, gather: bool) -> tuple[I64, int]:
+        """(table, paper) of a step with the masks as they are."""
+        if gather not in self._prices:
+            live = self.live_weights(setup)
+            share = setup.config.dgm.share
+            updated = {
+                k: setup.layers[k].weights(setup.layers[k].updated(int(self.live[k].sum()), share)) if k in setup.layers else v
+                for k, v in live.items()
+            }
+            updated = {k: min(v, live[k]) for k, v in updated.items()}
+            self._prices[gather] = setup.meter.step(live, updated, gather=gather)
+        return self._prices[gather]
+
+    def last_good(self, run: Path) -> str:
+        """For an error message: where to go on from."""
+        return f"last good snapshot: {run / 'snapshots' / f'{self.snapshots:03d}'}" if self.snapshots else "no snapshot yet"
+
+
+def fresh(setup: Setup, engine: Engine) -> State:
+    """The state before the first step."""
+    rng = np.random.default_rng(setup.config.seed)
+    engine.load({**engine.arrays(), **initial(setup.plan.net, rng)})
+    shapes = {k: v.shape for k, v in setup.layers.items()}
+    live = masks.start(rng, {k: v.live for k, v in setup.layers.items()}, shapes)
+    memory = None
+    if setup.method.draws:
+        memory = Reservoir.empty(setup.config.memory.capacity, setup.stream.shape, setup.classes)
+    ledger = Ledger(setup.meter.costs)
+    state = State(rng, engine, ledger, Metrics.open(setup.run, 0), live, memory, curate.new(0))
+    state.apply_masks(setup)
+    return state
+
+
+def save(setup: Setup, state: State) -> Path:
+    """Writes the next snapshot; returns its folder."""
+    state.metrics.sync()
+    learning = {f"learning.{k}": v for k, v in state.learning._asdict().items()}
+    memory = {f"memory.{k}": v for k, v in state.memory.arrays().items()} if state.memory else {}
+    live = {f"live.{k}": v for k, v in state.live.items()}
+    chosen = {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()}
+    arrays = {**learning, **memory, "order": state.order}
+    counters = {k: getattr(state, k) for k in COUNTERS}
+    plain = {
+        **counters,
+        "rng": state.rng.bit_generator.state,
+        "ledger": state.ledger.state(),
+        "accuracy": state.accuracy,
+        "metrics_offset": state.metrics.offset,
+    }
+    snapshot = store.Snapshot(state.engine.arrays(), {**live, **chosen}, arrays, plain)
+    path = store.save(setup.run, state.snapshots + 1, snapshot)
+    state.snapshots += 1
+    return path
+
+
+COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
+
+
+def restore(setup: Setup, engine: Engine) -> State:
+    """The state of the newest snapshot, or the fresh one where there is none."""
+    number = store.latest(setup.run)
+    if number is None:
+        return fresh(setup, engine)
+    snapshot = store.load(setup.run, number)
+    plain = snapshot.state
+    engine.load(snapshot.weights)
+    state = State(
+        _rng(plain["rng"]),
+        engine,
+        Ledger(setup.meter.costs),
+        Metrics.open(setup.run, plain["metrics_offset"]),
+        _under("live.", snapshot.masks),
+        Reservoir.from_arrays(_under("memory.", snapshot.memory)) if "memory.x" in snapshot.memory else None,
+        Learning(**_under("learning.", snapshot.memory)),
+        order=snapshot.memory["order"],
+        snapshots=number,
+        accuracy=plain["accuracy"],
+        **{k: plain[k] for k in COUNTERS},
+    )
+    state.ledger.restore(plain["ledger"])
+    _check_masks(setup, state)
+    state.apply_masks(setup)
+    state.chosen = {k: engine.asarray(v) for k, v in _under("chosen.", snapshot.masks).items()}
+    engine.set_gradient_masks(state.chosen)
+    return state
+
+
+def _check_masks(setup: Setup, state: State) -> None:
+    for name, layer in setup.layers.items():
+        if name not in state.live or state.live[name].shape != layer.shape:
+            raise StoreError(f"snapshot {state.snapshots:03d}: mask of layer {name} is missing or misshapen")
+
+
+def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _rng(state: dict[str, Any]) -> np.random.Generator:
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state
+    return rng

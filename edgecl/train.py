@@ -1,0 +1,279 @@
+"""THE loop: select → forward → loss → backward → gradient mask → step → remember; then curate, mask, evaluate, snapshot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgecl import curate, masks, schedule
+from edgecl.data.augment import draw_crops, prepare
+from edgecl.engines import Engine
+from edgecl.engines.base import CURRENT, REPLAY, StepResult
+from edgecl.evaluate import evaluate
+from edgecl.layout import MaskedLayer
+from edgecl.methods import Method
+from edgecl.schedule import Epoch
+from edgecl.state import Setup, State, save
+from edgecl.types import F32, I64, Array, Batch, BudgetError, NumericError, Part
+
+Event = dict[str, Any]
+
+
+class Progress(NamedTuple):
+    """Where the loop is; yielded every step, never stored."""
+
+    task: int
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+class Stopped(Exception):
+    """The user asked the loop to stop; a snapshot holds all that was done."""
+
+
+def train_step(engine: Engine, method: Method, setup: Setup, score: bool, batch: Batch) -> StepResult:
+    """One step, on the engine's arrays; the engine may capture it, so nothing here depends on values."""
+    x = [prepare(engine.xp, part.x, part.crop, setup.stream.preprocess) for part in batch.parts]
+    outputs = engine.forward(x, method.passes(), split=score)
+    loss = method.loss(engine.xp, outputs, batch)
+    engine.backward(loss.d_logits, score=score)
+    engine.step(batch.rate)
+    return StepResult(loss.value, outputs[0].logits)
+
+
+def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event | Progress]:
+    """Trains from wherever `state` is to the end of the stream; yields what happens.
+
+    Raises Stopped after a snapshot when `stopping()` turns true, BudgetError likewise at the budget's end, NumericError
+    when the loss is not finite.
+    """
+    compiled = {s: state.engine.compile(partial(train_step, state.engine, setup.method, setup, s)) for s in (False, True)}
+    if not state.accuracy:
+        yield from _evaluate(setup, state, learned=0)
+    while state.at < len(setup.epochs):
+        epoch = setup.epochs[state.at]
+        if not len(state.order):
+            _begin_epoch(setup, state, epoch)
+        yield from _run_epoch(setup, state, epoch, compiled, stopping)
+        yield from _end_epoch(setup, state, epoch)
+    yield state.note({"event": "end", "executed": state.ledger.executed})
+
+
+def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
+    if epoch.epoch == 0:
+        state.learning = curate.new(len(setup.stream.tasks[epoch.task].train))
+        _resize(setup, state, epoch.expanded)
+    kept = np.flatnonzero(state.learning.kept)
+    order = state.rng.permutation(kept)
+    state.order = np.resize(order, epoch.steps * setup.config.train.batch)
+    state.step, state.loss, state.right = 0, 0.0, 0
+
+
+def _run_epoch(
+    setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Callable[[Batch], StepResult]], stopping: Callable[[], bool]
+) -> Iterator[Progress]:
+    began = time.perf_counter()
+    while state.step < epoch.steps:
+        gather = bool(setup.layers) and schedule.gathers(setup.config, epoch, state.step)
+        refresh = bool(setup.layers) and schedule.refreshes(setup.config, state.step)
+        price = state.price(setup, gather)
+        if not state.gathered and (stopping() or _over(setup, state, int(price[0].sum()))):
+            state.seconds += time.perf_counter() - began
+            _stop(setup, state, stopping())
+        if refresh:
+            state.engine.set_gradient_masks({})  # this step takes all gradients anyway
+        positions = _positions(setup, state)
+        batch = draw_batch(setup, state, epoch, positions)  # select
+        result = compiled[gather](batch)  # forward → loss → backward → gradient mask → step
+        _finite(setup, state, epoch, result)
+        state.ledger.add_step(*price)
+        state.gathered += gather
+        if refresh:
+            _choose_gradients(setup, state)
+        if gather and not schedule.scoring(setup.config, epoch, state.step):
+            _forget_gradients(state)
+        _remember(setup, state, epoch, positions, result)
+        state.step += 1
+        yield Progress(epoch.task, epoch.epoch, state.step, epoch.steps, float(result.loss))
+    state.seconds += time.perf_counter() - began
+
+
+def _positions(setup: Setup, state: State) -> I64:
+    batch = setup.config.train.batch
+    return state.order[state.step * batch : (state.step + 1) * batch]
+
+
+def draw_batch(setup: Setup, state: State, epoch: Epoch, positions: I64) -> Batch:
+    """The current samples at `positions` of the task, and the method's draws from memory; all crops drawn on the host."""
+    data, pre = setup.stream.tasks[epoch.task].train, setup.stream.preprocess
+    n, k = len(positions), setup.classes
+    crop = draw_crops(state.rng, n, pre)
+    now = Part(data.x[positions], crop, data.y[positions], np.ones(n, np.float32), np.zeros((n, k), np.float32))
+    draws = [_replay(setup, state, now) for _ in range(setup.method.draws)]
+    rate = np.array(schedule.rate(setup.config, epoch, state.step), np.float32)
+    return Batch((now, *draws), setup.task_mask(epoch.task), setup.seen_mask(epoch.task), rate)
+
+
+def _replay(setup: Setup, state: State, now: Part) -> Part:
+    """A draw from memory; while it is empty, current samples of weight 0 keep the shapes."""
+    n, memory = setup.config.memory.batch or setup.config.train.batch, state.memory
+    assert memory is not None
+    if not memory.size:
+        index = np.resize(np.arange(len(now.y)), n)
+        return Part(*(a[index] for a in now))._replace(weight=np.zeros(n, np.float32))
+    slots = memory.draw(state.rng, n)
+    crop = draw_crops(state.rng, n, setup.stream.preprocess)
+    return Part(memory.x[slots], crop, memory.y[slots], np.ones(n, np.float32), memory.logits[slots])
+
+
+def _remember(setup: Setup, state: State, epoch: Epoch, positions: I64, result: StepResult) -> None:
+    """Offers the samples to the memory, and notes which were right among the task's classes."""
+    data = setup.stream.tasks[epoch.task].train
+    fresh = positions[: epoch.samples]  # a task smaller than a batch repeats its samples: remember each once
+    logits: F32 = np.asarray(result.logits)
+    allowed = np.where(setup.task_mask(epoch.task) > 0, logits, -np.inf)
+    right = allowed.argmax(1) == data.y[positions]
+    state.learning = curate.observe(state.learning, positions, right)
+    state.loss += float(result.loss)
+    state.right += int(right.sum())
+    if state.memory is not None:
+        rows = slice(0, len(fresh))
+        state.memory.add(state.rng, data.x[fresh], data.y[fresh], data.ids[fresh], logits[rows])
+
+
+def _finite(setup: Setup, state: State, epoch: Epoch, result: StepResult) -> None:
+    if np.isfinite(result.loss):
+        return
+    where = state.engine.nonfinite() or "the loss"
+    raise NumericError(
+        f"loss is {float(result.loss)} at task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}: first in {where}; "
+        f"a lower train.rate than {setup.config.train.rate:g} may help; {state.last_good(setup.run)}"
+    )
+
+
+def _over(setup: Setup, state: State, price: int) -> bool:
+    return setup.plan.limit is not None and state.ledger.executed + price > setup.plan.limit
+
+
+def _stop(setup: Setup, state: State, asked: bool) -> None:
+    path = save(setup, state)
+    if asked:
+        raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
+    raise BudgetError(f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole")
+
+
+def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
+    """Curate, change masks, evaluate at a task's end, snapshot."""
+    seen = epoch.steps * setup.config.train.batch
+    live = sum(int(m.sum()) for m in state.live.values())
+    yield state.note(
+        {
+            "event": "epoch",
+            "task": epoch.task,
+            "epoch": epoch.epoch,
+            "samples": epoch.samples,
+            "loss": state.loss / epoch.steps,
+            "right": state.right / seen,
+            "live_units": live,
+            "executed": state.ledger.executed,
+        }
+    )
+    setup.meter.add_upkeep(state.ledger, state.live_weights(setup), epoch, _refreshes(setup, epoch))
+    if epoch.scores:
+        _change_masks(setup, state, epoch)
+    if epoch.drop:
+        state.learning = curate.remove(state.learning, epoch.drop, state.rng)
+    state.at, state.step, state.order = state.at + 1, 0, np.zeros(0, np.int64)
+    if epoch.last:
+        yield from _evaluate(setup, state, learned=epoch.task + 1)
+    if epoch.last or (epoch.epoch + 1) % setup.config.train.snapshot_every == 0:
+        save(setup, state)
+
+
+def _refreshes(setup: Setup, epoch: Epoch) -> int:
+    return sum(schedule.refreshes(setup.config, i) for i in range(epoch.steps)) if setup.layers else 0
+
+
+# masks
+
+
+def _resize(setup: Setup, state: State, expanded: bool) -> None:
+    """At a task's start: random units up to the phase's number."""
+    for name, layer in setup.layers.items():
+        missing = layer.target(expanded) - int(state.live[name].sum())
+        state.live[name] = masks.grow(state.live[name], missing, rng=state.rng)
+    state.apply_masks(setup)
+
+
+def _change_masks(setup: Setup, state: State, epoch: Epoch) -> None:
+    """Within a task prunes and regrows; settling prunes only. Scores are CWI over the gradients gathered."""
+    gradients = state.engine.scores(state.gathered)
+    for name, layer in setup.layers.items():
+        score = _cwi(setup, state, gradients, name, layer)
+        surplus = int(state.live[name].sum()) - layer.target(False)
+        if epoch.settle:
+            state.live[name] = masks.prune(state.live[name], score, surplus)
+        else:
+            _swap(setup, state, gradients, layer, score)
+    _forget_gradients(state)
+    state.apply_masks(setup)
+
+
+def _forget_gradients(state: State) -> None:
+    state.engine.reset_scores()
+    state.gathered = 0
+
+
+def _swap(setup: Setup, state: State, gradients: dict[str, dict[str, Array]], layer: MaskedLayer, score: F32) -> None:
+    """Prunes the least important units and grows as many others, at random or by gradient."""
+    before, tdm = state.live[layer.name], setup.config.tdm
+    pruned = masks.prune(before, score, round(tdm.swap * layer.units))
+    n = int(before.sum()) - int(pruned.sum())
+    if tdm.grow == "random":
+        state.live[layer.name] = masks.grow(pruned, n, rng=state.rng)
+    else:
+        total = sum(abs(source[layer.name]) for source in gradients.values())
+        by = state.engine.numpy(masks.unit_scores(total, layer.unit))
+        state.live[layer.name] = masks.grow(pruned, n, score=by)
+
+
+def _cwi(setup: Setup, state: State, gradients: dict[str, dict[str, Array]], name: str, layer: MaskedLayer) -> F32:
+    tdm = setup.config.tdm
+    now, replay = gradients[CURRENT][name], gradients[REPLAY][name]
+    importance = masks.cwi(state.engine.weight(name), now, replay, tdm.alpha, tdm.beta)
+    score: F32 = state.engine.numpy(masks.unit_scores(importance, layer.unit))
+    return score
+
+
+def _choose_gradients(setup: Setup, state: State) -> None:
+    """DGM: until the next choice only the units with the largest gradients are updated."""
+    gradients, chosen = state.engine.scores(state.gathered), {}
+    for name, layer in setup.layers.items():
+        size = masks.unit_scores(abs(gradients[CURRENT][name] + gradients[REPLAY][name]), layer.unit)
+        live = state.engine.asarray(state.live[name])
+        chosen[name] = masks.top(size, live, layer.updated(int(state.live[name].sum()), setup.config.dgm.share))
+    state.engine.set_gradient_masks(chosen)
+    state.chosen = chosen
+
+
+# evaluation
+
+
+def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event]:
+    """A row of the accuracy matrices: groups learned, and the next one for forward transfer (all of them at first)."""
+    stream = setup.stream
+    groups = len(stream.groups)
+    seen = groups if setup.method.joint and learned else learned
+    last = groups if not learned else min(seen + 1, groups)
+    row = [evaluate(state.engine, stream, g, seen) for g in range(last)]
+    state.ledger.add_evaluation(sum(len(stream.tests[g]) for g in range(last)), state.live_weights(setup))
+    pad = [None] * (groups - last)
+    event = {"event": "task", "learned": learned, "class_il": [a.class_il for a in row] + pad, "task_il": [a.task_il for a in row] + pad}
+    state.accuracy.append({k: event[k] for k in ("class_il", "task_il")})
+    yield state.note(event)
