@@ -132,9 +132,9 @@ def _read(path: Path, where: str) -> Profile:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{where}: can't read this profile: {' '.join(str(e).split())}") from None
     d = _checked(raw, (*TEXTS, *UNITS), where)
-    texts = {k: _text(d[k], f"{where}: {k}") for k in TEXTS}
-    figures = {k: _figure(d[k], k, f"{where}: {k}") for k in UNITS}
-    return Profile(name=path.stem, **texts, **figures)
+    values: dict[str, Any] = {k: _text(d[k], f"{where}: {k}") for k in TEXTS}
+    values |= {k: _figure(d[k], k, f"{where}: {k}") for k in UNITS}
+    return Profile(name=path.stem, **values)
 
 
 def _checked(raw: Any, keys: Iterable[str], where: str) -> Mapping[str, Any]:

@@ -33,6 +33,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """PyYAML reads three rare line breaks back as spaces unless they are escaped."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def create_run(path: Path, config: Mapping[str, Any]) -> None:
     """Makes the folder with its config.yaml (plain values; tuples come back as lists). Call it before `lock_run`.
 
@@ -94,7 +102,8 @@ def write_json(run: Path, name: str, obj: Any) -> None:
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """No other process is in a `lock_run` of the same folder during the block. A killed process holds nothing.
+    """No other process is in a `lock_run` of the same folder during the block. A killed process holds nothing,
+    unless a child that it forked meanwhile lives on.
 
     Raises StoreError, at once, that names the process that holds it.
     """

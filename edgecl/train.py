@@ -151,8 +151,9 @@ def _finite(setup: Setup, state: State, epoch: Epoch, result: StepResult) -> Non
     if np.isfinite(result.loss):
         return
     where = state.engine.nonfinite() or "the loss"
+    at = f"task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}"
     raise NumericError(
-        f"loss is {float(result.loss)} at task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}: first in {where}; "
+        f"loss is {float(result.loss)} at {at}: first in {where}; "
         f"a lower train.rate than {setup.config.train.rate:g} may help; {state.last_good(setup.run)}"
     )
 
@@ -165,7 +166,8 @@ def _stop(setup: Setup, state: State, asked: bool) -> None:
     path = save(setup, state)
     if asked:
         raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
-    raise BudgetError(f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole")
+    used = f"{state.ledger.executed:.4g} FLOPs"
+    raise BudgetError(f"budget {setup.config.budget} is used up after {used}; snapshot {path} is whole")
 
 
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
@@ -274,6 +276,6 @@ def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event]:
     row = [evaluate(state.engine, stream, g, seen) for g in range(last)]
     state.ledger.add_evaluation(sum(len(stream.tests[g]) for g in range(last)), state.live_weights(setup))
     pad = [None] * (groups - last)
-    event = {"event": "task", "learned": learned, "class_il": [a.class_il for a in row] + pad, "task_il": [a.task_il for a in row] + pad}
-    state.accuracy.append({k: event[k] for k in ("class_il", "task_il")})
-    yield state.note(event)
+    rows = {"class_il": [a.class_il for a in row] + pad, "task_il": [a.task_il for a in row] + pad}
+    state.accuracy.append(rows)
+    yield state.note({"event": "task", "learned": learned, **rows})

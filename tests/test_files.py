@@ -46,9 +46,10 @@ def test_a_failed_write_leaves_the_old_file_alone(
     path = tmp_path / "ledger.json"
     if old is not None:
         path.write_bytes(old)
-    with monkeypatch.context() as m, pytest.raises(StoreError) as e:
-        fail(m, name, errno.ENOSPC)
-        files.write_atomic(path, b"new")
+    with monkeypatch.context() as patch:
+        fail(patch, name, errno.ENOSPC)
+        with pytest.raises(StoreError) as e:
+            files.write_atomic(path, b"new")
     assert str(e.value) == f"{path}: no space left on device"
     assert os.listdir(tmp_path) == ([] if old is None else ["ledger.json"])
     assert old is None or path.read_bytes() == old
@@ -118,7 +119,7 @@ def test_replace_dir_syncs_all_before_the_name_and_the_name_after(tmp_path: Path
 def test_replace_dir_overwrites_nothing(tmp_path: Path) -> None:
     final = folder(tmp_path / "x")
     (final / "b").write_bytes(b"mine")
-    with pytest.raises(StoreError, match="x: directory not empty$"):
+    with pytest.raises(StoreError, match=r"x: directory not empty$"):
         files.replace_dir(folder(tmp_path / ".x.tmp"), final)
     assert (final / "b").read_bytes() == b"mine"
     assert os.listdir(tmp_path) == ["x"]
@@ -128,7 +129,7 @@ def test_replace_dir_overwrites_nothing(tmp_path: Path) -> None:
 def test_a_failed_replace_dir_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     tmp = folder(tmp_path / ".x.tmp")
     fail(monkeypatch, name, errno.EIO)
-    with pytest.raises(StoreError, match="x: input/output error$"):
+    with pytest.raises(StoreError, match=r"x: input/output error$"):
         files.replace_dir(tmp, tmp_path / "x")
     assert os.listdir(tmp_path) == []
 
@@ -137,10 +138,10 @@ def test_a_folder_that_cannot_be_synced_is_no_error_but_a_file_is(tmp_path: Path
     (tmp_path / "a").touch()
     fail(monkeypatch, "fsync", errno.EINVAL)
     files.sync(tmp_path)
-    with pytest.raises(OSError, match="Invalid argument"):
+    with pytest.raises(OSError, match=r"Invalid argument"):
         files.sync(tmp_path / "a")
 
 
 def test_a_missing_file_has_no_digest(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="nothing: no such file or directory$"):
+    with pytest.raises(StoreError, match=r"nothing: no such file or directory$"):
         files.sha256(tmp_path / "nothing")

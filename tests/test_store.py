@@ -1,18 +1,11 @@
-"""Snapshots: what goes in comes out, damage never does, and neither a kill nor a full disk costs the one before."""
+"""Snapshots: what goes in comes out, and damage never does."""
 
 from __future__ import annotations
 
-import errno
 import json
-import multiprocessing
 import os
 import random
-import resource
 import shutil
-import time
-from collections.abc import Iterator
-from itertools import count
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +19,6 @@ from edgecl.store import Snapshot
 from edgecl.types import ConfigError, StoreError
 
 FILES = ("weights.safetensors", "masks.safetensors", "memory.safetensors", "state.json")
-FORK = multiprocessing.get_context("fork")  # a child starts at once, and no import of its own takes time
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -34,15 +26,15 @@ json_values = st.recursive(
 )
 
 
-def example(number: int, size: int = 20) -> Snapshot:
+def example(number: int) -> Snapshot:
     """A snapshot that tells its number in every part."""
     rng = np.random.default_rng(number)
     weights = {
-        "conv.weight": np.frombuffer(rng.bytes(4 * size), np.float32),  # any bits, NaNs among them
+        "conv.weight": np.frombuffer(rng.bytes(80), np.float32),  # any bits, NaNs among them
         "bn.batches": np.array(number, np.int64),
         "empty": np.zeros((0, 3), np.float32),
     }
-    masks = {"conv.weight": rng.random((size, 3)) < 0.5, "fc": np.array(True), "none": np.zeros((2, 0), bool)}
+    masks = {"conv.weight": rng.random((20, 3)) < 0.5, "fc": np.array(True), "none": np.zeros((2, 0), bool)}
     memory = {"x": rng.integers(0, 256, (3, 1, 2, 2), np.uint8), "y": rng.integers(0, 10, 3), "seen": np.array(number)}
     state = {"step": number, "rate": 0.1 * number, "rng": rng.bit_generator.state}  # integers of 128 bits
     return Snapshot(weights, masks, memory, state)
@@ -147,18 +139,18 @@ def test_numbers_rise(tmp_path: Path) -> None:
     for number in (3, 4, -1):
         with pytest.raises(StoreError, match=f"snapshots: {number} is not above the newest snapshot, 4$"):
             store.save(tmp_path, number, example(number % 7))
-    with pytest.raises(ConfigError, match="keep is 0"):
+    with pytest.raises(ConfigError, match=r"keep is 0"):
         store.save(tmp_path, 5, example(5), keep=0)
     assert same(store.load(tmp_path, 4), example(4))
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no snapshot 005; it has none$"):
+    with pytest.raises(StoreError, match=r"no snapshot 005; it has none$"):
         store.load(tmp_path, 5)
     saved(tmp_path, 1, 2)
-    with pytest.raises(StoreError, match="no snapshot 005; it has 001, 002$"):
+    with pytest.raises(StoreError, match=r"no snapshot 005; it has 001, 002$"):
         store.load(tmp_path, 5)
-    with pytest.raises(StoreError, match="nowhere/snapshots: no such file or directory$"):
+    with pytest.raises(StoreError, match=r"nowhere/snapshots: no such file or directory$"):
         store.save(tmp_path / "nowhere", 1, example(1))
 
 
@@ -213,12 +205,12 @@ def test_the_way_back_leads_over_damaged_ones_to_a_good_one_or_is_not_there(tmp_
         store.save(tmp_path, n, example(n), keep=3)
     for n in (2, 3):
         (tmp_path / "snapshots" / f"{n:03d}" / "memory.safetensors").unlink()
-    with pytest.raises(StoreError, match="; remove snapshots/003 and snapshots/002 to resume from 001$"):
+    with pytest.raises(StoreError, match=r"; remove snapshots/003 and snapshots/002 to resume from 001$"):
         store.load(tmp_path, 3)
-    with pytest.raises(StoreError, match="no such file or directory$"):  # 3 would still be the newest
+    with pytest.raises(StoreError, match=r"no such file or directory$"):  # 3 would still be the newest
         store.load(tmp_path, 2)
     shutil.rmtree(tmp_path / "snapshots" / "001")
-    with pytest.raises(StoreError, match="no such file or directory$"):
+    with pytest.raises(StoreError, match=r"no such file or directory$"):
         store.load(tmp_path, 3)
 
 
@@ -232,124 +224,17 @@ def resealed(run: Path, **changes: Any) -> None:
 
 def test_another_format_is_named_and_not_thrown_away(tmp_path: Path) -> None:
     resealed(saved(tmp_path, 1, 2), format=2)
-    with pytest.raises(StoreError, match="state.json: snapshot format 2, but this edgecl reads format 1$"):
+    with pytest.raises(StoreError, match=r"state.json: snapshot format 2, but this edgecl reads format 1$"):
         store.load(tmp_path, 2)
 
 
 @pytest.mark.parametrize("changes", [{"files": {}}, {"files": 1}, {"state": 1}, {"files": {FILES[0]: {"bytes": "x"}}}])
 def test_a_state_of_another_shape_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     resealed(saved(tmp_path, 1, 2), **changes)
-    with pytest.raises(StoreError, match="state.json: is no snapshot's state.*resume from 001$"):
+    with pytest.raises(StoreError, match=r"state.json: is no snapshot's state.*resume from 001$"):
         store.load(tmp_path, 2)
     path = tmp_path / "snapshots" / "002" / "state.json"
     for text in ("[]", '"a"', "{}", "[" * 100_000):
         path.write_text(text)
-        with pytest.raises(StoreError, match="state.json: is damaged.*resume from 001$"):
+        with pytest.raises(StoreError, match=r"state.json: is damaged.*resume from 001$"):
             store.load(tmp_path, 2)
-
-
-# Crashes
-
-
-def keep_saving(run: Path, first: int, acks: Connection) -> None:
-    for n in count(first):
-        store.save(run, n, example(n, size=3000))
-        acks.send(n)
-
-
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    draw, newest = random.Random(1), 0
-    for _ in range(25):
-        ours, theirs = FORK.Pipe(duplex=False)
-        child = FORK.Process(target=keep_saving, args=(tmp_path, newest + 1, theirs))
-        child.start()
-        theirs.close()
-        newest = max(newest, ours.recv())
-        time.sleep(draw.uniform(0, 0.02))
-        child.kill()
-        child.join()
-        newest = max([newest, *received(ours)])
-        number = store.latest(tmp_path)
-        assert number in (newest, newest + 1)  # one more may be whole without having been announced
-        assert same(store.load(tmp_path, number), example(number, size=3000))
-        newest = number
-    saved(tmp_path, newest + 1)
-    assert names(tmp_path) == [f"{newest:03d}", f"{newest + 1:03d}"]
-
-
-def received(pipe: Connection) -> Iterator[int]:
-    try:
-        while True:
-            yield pipe.recv()
-    except EOFError:
-        return
-
-
-class Faults:
-    """Lets the calls that change the disk fail: the `at`-th, or all from there on. A failing write still writes half."""
-
-    def __init__(self, at: int, stays: bool, code: int = errno.ENOSPC) -> None:
-        self.at, self.stays, self.code, self.calls = at, stays, code, 0
-
-    def __call__(self, patch: pytest.MonkeyPatch) -> None:
-        for name in ("open", "write", "fsync", "replace", "mkdir"):
-            patch.setattr(os, name, self.wrap(name, getattr(os, name)))
-
-    def wrap(self, name: str, real: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.calls == self.at or (self.stays and self.calls > self.at):
-                if name == "write":
-                    real(args[0], args[1][: len(args[1]) // 2])
-                raise OSError(self.code, os.strerror(self.code))
-            return real(*args, **kwargs)
-
-        return call
-
-
-@pytest.mark.parametrize("stays", [False, True])
-def test_a_failure_at_any_call_leaves_a_good_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool) -> None:
-    for at in count(1):
-        run = tmp_path / str(at)
-        run.mkdir()
-        saved(run, 1, 2)
-        faults, said = Faults(at, stays), ""
-        with monkeypatch.context() as patch:
-            faults(patch)
-            try:
-                saved(run, 3)
-            except StoreError as e:
-                said = str(e)
-        if faults.calls < at:
-            break
-        good = store.latest(run)
-        assert good in (2, 3)
-        assert same(store.load(run, good), example(good))
-        assert not said or said.endswith(f": no space left on device; last good snapshot: {good:03d}")
-        assert said or good == 3
-        saved(run, 4)
-        assert names(run)[-1] == "004"
-        assert all(same(store.load(run, int(n)), example(int(n))) for n in names(run))  # and nothing hidden is left
-    assert at > 30  # or the faults went past what they were meant for
-
-
-def save_with_little_room(run: Path, size: int, pipe: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    try:
-        store.save(run, 2, example(2, size=3000))
-    except StoreError as e:
-        pipe.send(str(e))
-
-
-@pytest.mark.parametrize("size", [0, 500, 12_000])
-def test_a_file_that_the_system_keeps_short(tmp_path: Path, size: int) -> None:
-    saved(tmp_path, 1)
-    ours, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=save_with_little_room, args=(tmp_path, size, theirs))
-    child.start()
-    theirs.close()
-    said = ours.recv()
-    child.join()
-    assert said == f"{tmp_path}/snapshots/002/weights.safetensors: file too large; last good snapshot: 001"
-    assert names(tmp_path) == ["001"]
-    assert same(store.load(tmp_path, 1), example(1))

@@ -47,6 +47,8 @@ class _Block:
 
     def fill(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
         for view, a in zip(self.views, arrays, strict=True):
+            if view.shape != a.shape:  # copyto would spread a smaller one over the block
+                raise ValueError(f"a captured step takes {view.shape}, not {a.shape}")
             np.copyto(view, a)
 
 

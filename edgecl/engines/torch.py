@@ -71,8 +71,11 @@ class TorchEngine:
             if name not in arrays:
                 raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
             if arrays[name].shape != tuple(tensor.shape):
-                raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {tuple(tensor.shape)}")
-            with torch.no_grad():
+                raise StoreError(
+                    f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {tuple(tensor.shape)}"
+                )
+        with torch.no_grad():  # all fit: nothing is loaded by halves
+            for name, tensor in wanted.items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -88,6 +91,8 @@ class TorchEngine:
             self.p[name].mul_(self.live[layer])
             if name in self.velocity:
                 self.velocity[name].mul_(self.live[layer])
+            for sums in self._sums.values():
+                sums.setdefault(layer, torch.zeros_like(self.live[layer]))
         self.set_gradient_masks({})
 
     @torch.no_grad()
@@ -95,6 +100,7 @@ class TorchEngine:
         for layer in self.live:
             if layer in units_updated:
                 self._put(self.updated, layer, units_updated[layer])
+                self.updated[layer].mul_(self.live[layer])  # a dead unit stays dead, whatever was chosen
             else:
                 self.updated.setdefault(layer, torch.empty_like(self.live[layer])).copy_(self.live[layer])
 
@@ -135,13 +141,14 @@ class TorchEngine:
         weights, logits = [self.p[k] for k in self.trained], self._logits
         self._logits = []
         if not score:
-            self._grads = list(torch.autograd.grad(logits, weights, list(d_logits)))
+            self._grads = list(torch.autograd.grad(logits, weights, list(d_logits), materialize_grads=True))
             return
         by_source = {CURRENT: slice(0, 1), REPLAY: slice(1, None)}
         self._grads = []
         for source, parts in by_source.items():
             if logits[parts]:
-                grads = torch.autograd.grad(logits[parts], weights, list(d_logits[parts]), retain_graph=source == CURRENT)
+                d, keep = list(d_logits[parts]), source == CURRENT
+                grads = torch.autograd.grad(logits[parts], weights, d, retain_graph=keep, materialize_grads=True)
                 self._add_scores(source, grads)
                 self._grads = [a + b for a, b in zip(self._grads, grads, strict=True)] if self._grads else list(grads)
 
@@ -153,25 +160,26 @@ class TorchEngine:
 
     @torch.no_grad()
     def step(self, rate: Array) -> None:
-        weights = [self.p[k] for k in self.trained]
-        grads = self._grads
+        weights, grads = [self.p[k] for k in self.trained], self._grads
         if self.weight_decay:
             grads = list(torch._foreach_add(grads, weights, alpha=self.weight_decay))
         if self.momentum:
             grads = self._momentum(grads)
-        index = [self.trained.index(f"{layer}.weight") for layer in self.updated]
-        for i, layer in zip(index, self.updated, strict=True):
-            grads[i] = grads[i] * self.updated[layer]
+        for layer, updated in self.updated.items():
+            i = self.trained.index(f"{layer}.weight")
+            grads[i] = grads[i] * updated
         torch._foreach_sub_(weights, torch._foreach_mul(grads, rate))
         self._grads = []
 
     def _momentum(self, grads: list[torch.Tensor]) -> list[torch.Tensor]:
+        """v ← momentum · v + g, in place; what the gradient masks hold back keeps its v, since its g is never to be read."""
         velocity = [self.velocity[k] for k in self.trained]
+        held = {layer: self.velocity[f"{layer}.weight"] * (1 - updated) for layer, updated in self.updated.items()}
         torch._foreach_mul_(velocity, self.momentum)
         torch._foreach_add_(velocity, grads)
-        for layer, live in self.live.items():
-            self.velocity[f"{layer}.weight"].mul_(live)
-        return list(velocity)
+        for layer, v in held.items():
+            self.velocity[f"{layer}.weight"].mul_(self.updated[layer]).add_(v)
+        return velocity
 
     def scores(self, steps: int) -> dict[str, dict[str, Array]]:
         return {s: {k: v / steps for k, v in sums.items()} for s, sums in self._sums.items()}
@@ -190,7 +198,6 @@ class TorchEngine:
     # host
 
     def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
-        self._make_sums()
         if self.device.type == "cuda":
             return GraphStep(step, self._state(), self.device)
 
@@ -199,11 +206,6 @@ class TorchEngine:
             return StepResult(*(self.numpy(t) for t in result))
 
         return on_cpu
-
-    def _make_sums(self) -> None:
-        for sums in self._sums.values():
-            for layer in self.live:
-                sums.setdefault(layer, torch.zeros_like(self.live[layer]))
 
     def _state(self) -> list[torch.Tensor]:
         """Every tensor that a step updates."""

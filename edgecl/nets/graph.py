@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from edgecl.nets.checks import wrong
 from edgecl.types import ConfigError
 
 Shape = tuple[int, ...]  # without the batch: (C, H, W), or (C,) once flat
@@ -22,6 +23,14 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     op: ClassVar[str] = ""
+    arity: ClassVar[int] = 1  # number of inputs
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if fault := wrong(f.name, str(f.type), getattr(self, f.name)):
+                raise ConfigError(f"node {self.name}: {fault}")
+        if len(self.inputs) != self.arity:
+            raise ConfigError(f"node {self.name}: {self.op} has {len(self.inputs)} inputs, not {self.arity}")
 
     def out_shape(self, *shapes: Shape) -> Shape:
         """Output shape of one sample from those of its inputs."""
@@ -115,9 +124,10 @@ class Relu(Node):
 @dataclass(frozen=True)
 class Add(Node):
     op: ClassVar[str] = "add"
+    arity: ClassVar[int] = 2
 
     def out_shape(self, *shapes: Shape) -> Shape:
-        if len(shapes) != 2 or shapes[0] != shapes[1]:
+        if shapes[0] != shapes[1]:
             raise ConfigError(f"node {self.name}: can't add {' and '.join(map(str, shapes))}")
         return shapes[0]
 
@@ -192,17 +202,24 @@ class Net:
     features: str
 
     def __post_init__(self) -> None:
+        if len(self.input) != 3 or not all(isinstance(n, int) and n > 0 for n in (*self.input, self.classes)):
+            raise ConfigError(f"net {self.name}: input {self.input} and classes {self.classes} are not C, H, W and K from 1 up")
         known = {"x"}
         for node in self.nodes:
             missing = [i for i in node.inputs if i not in known]
             if missing or node.name in known:
-                raise ConfigError(f"node {node.name}: " + (f"input {missing[0]!r} is no earlier node" if missing else "its name is taken"))
+                raise ConfigError(
+                    f"node {node.name}: " + (f"input {missing[0]!r} is no earlier node" if missing else "its name is taken")
+                )
             known.add(node.name)
         for output in (self.logits, self.features):
             if output not in known:
                 raise ConfigError(f"net {self.name}: output {output!r} is no node")
-        if self.shapes()[self.logits] != (self.classes,):
-            raise ConfigError(f"net {self.name}: logits have shape {self.shapes()[self.logits]}, not ({self.classes},)")
+        logits, features = (self.shapes()[output] for output in (self.logits, self.features))
+        if logits != (self.classes,):
+            raise ConfigError(f"net {self.name}: logits have shape {logits}, not ({self.classes},)")
+        if len(features) != 1:
+            raise ConfigError(f"net {self.name}: features are not flat, but {features}")
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every node, and of "x", without the batch."""
@@ -243,24 +260,29 @@ class Net:
 
     @staticmethod
     def from_dict(d: Mapping[str, Any]) -> Net:
-        """Raises ConfigError that names the node for an unknown op, or a missing or unknown key."""
-        missing = {"name", "input", "classes", "nodes", "logits", "features"} - set(d)
-        if missing:
-            raise ConfigError(f"net description: no key {sorted(missing)[0]!r}")
-        c, h, w = (int(n) for n in d["input"])
+        """Raises ConfigError that names the node for an unknown op, a missing or unknown key, or a value that doesn't fit."""
+        keys = [f.name for f in fields(Net)]
+        missing, unknown = ([k for k in a if k not in b] for a, b in ((keys, d), (d, keys)))
+        if missing or unknown:
+            raise ConfigError(f"net description: {'no' if missing else 'unknown'} key {str((missing or unknown)[0])!r}")
+        for key in ("input", "nodes"):
+            if not isinstance(d[key], (list, tuple)):
+                raise ConfigError(f"net description: {key} is {d[key]!r}, not a list")
         nodes = tuple(_node(i, n) for i, n in enumerate(d["nodes"]))
-        return Net(str(d["name"]), (c, h, w), int(d["classes"]), nodes, str(d["logits"]), str(d["features"]))
+        return Net(str(d["name"]), tuple(d["input"]), d["classes"], nodes, str(d["logits"]), str(d["features"]))
 
 
 def _node(index: int, d: Mapping[str, Any]) -> Node:
+    if not isinstance(d, Mapping):
+        raise ConfigError(f"node {index}: {d!r} is not a mapping of keys to values")
     where = f"node {d.get('name', index)}"
-    kind = OPS.get(d.get("op", ""))
+    kind = OPS.get(str(d.get("op")))
     if kind is None:
         raise ConfigError(f"{where}: unknown op {d.get('op')!r}; known: {', '.join(OPS)}")
-    values: dict[str, Any] = {k: tuple(v) if k == "inputs" else v for k, v in d.items() if k != "op"}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items() if k != "op"}
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
-        raise ConfigError(f"{where}: {kind.op} has no key {sorted(unknown)[0]!r}")
+        raise ConfigError(f"{where}: {kind.op} has no key {sorted(map(str, unknown))[0]!r}")
     try:
         return kind(**values)
     except TypeError as e:

@@ -117,7 +117,9 @@ def _from_file(path: Path, input: Image, classes: int, width: int) -> Net:
         net = Net.from_dict(yaml.safe_load(path.read_text()))
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from None
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as e:
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from None
+    except (yaml.YAMLError, TypeError, ValueError) as e:
         raise ConfigError(f"{path}: not a net description ({' '.join(str(e).split())})") from None
     if (net.input, net.classes) != (input, classes):
         raise ConfigError(f"{path}: made for input {net.input} and {net.classes} classes, the data has {input} and {classes}")

@@ -85,38 +85,40 @@ def test_other_channels_are_refused() -> None:
         prepare(anp, np.zeros((2, 1, 8, 8), np.uint8), center_crops(2, CIFAR), CIFAR)
 
 
-def ops(pre: Preprocess) -> list[str]:
-    """Names of the torch operations of `prepare` on a device without data: reading a value, or a shape by value, fails."""
+# Not asarray or clip: the one copies from the host, the other indexes by a mask in array-api-compat.
+NEED_NO_HOST = {"arange", "astype", "concat", "float32", "full", "int64", "reshape", "take", "uint8"}
+
+
+class Watched:
+    """A namespace that notes which of its names are used."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp, self.used = xp, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.used.add(name)
+        return getattr(self.xp, name)
+
+
+def names_used(pre: Preprocess) -> set[str]:
+    """On a device without data: reading a value, a shape that depends on one, or an array left on the host would fail."""
     torch = pytest.importorskip("torch")
     import array_api_compat.torch as atorch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    seen: list[str] = []
-
-    class Log(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = func(*args, **(kwargs or {}))
-            seen.append(str(func))
-            assert out.device.type == "meta", f"{func} made a tensor elsewhere"
-            return out
-
+    xp = Watched(atorch)
     x = torch.empty((4, 3, 8, 8), dtype=torch.uint8, device="meta")
     crop = torch.empty((4, 3), dtype=torch.int64, device="meta")
-    with Log():  # type: ignore[no-untyped-call]
-        assert prepare(atorch, x, crop, pre).shape == x.shape
-    return seen
+    out = prepare(xp, x, crop, pre)
+    assert (out.shape, out.device.type) == (x.shape, "meta")
+    return xp.used
 
 
 def test_nothing_is_copied_from_the_host_or_read_back() -> None:
-    names = ops(CIFAR)
-    assert "aten.index_select.default" in names
-    assert not [n for n in names if "lift_fresh" in n or "_local_scalar" in n or "nonzero" in n]
+    assert names_used(CIFAR) <= NEED_NO_HOST
 
 
 def test_without_augmentation_no_pixel_is_moved() -> None:
-    names = ops(replace(CIFAR, pad=0, flip=False))
-    assert "aten.index_select.default" not in names
-    assert len(names) < len(ops(CIFAR)) / 2
+    assert names_used(replace(CIFAR, pad=0, flip=False)) <= {"full", "concat", "astype", "float32"}
 
 
 def test_a_cuda_graph_replays_it() -> None:
