@@ -50,7 +50,7 @@ def main() -> int:
 def queue(only: list[str]) -> list[Path]:
     """Queue files that have no record yet, by rank."""
     files = sorted((ROOT / "bench/queue").glob("*.yaml"), key=lambda p: (yaml.safe_load(p.read_text())["rank"], p.stem))
-    recorded = {p.name for p in (ROOT / "bench/records").iterdir()}
+    recorded = {p.name for p in (ROOT / "bench/records").iterdir() if p.is_dir()}
     return [p for p in files if (p.stem in only if only else p.stem not in recorded)]
 
 
@@ -106,7 +106,21 @@ def record(run: Path, folder: Path, result: dict[str, Any], commit: str) -> None
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copy(run / name, folder / name)
-    (folder / "result.json").write_text(json.dumps({**result, "run": folder.name, "commit": commit or None}, indent=1) + "\n")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["config"]["data"]["root"] = ""  # a path of the machine, of no use to others
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    said = {**result, "run": folder.name, "date": date, "commit": commit or config["environment"]["commit"], "device": device()}
+    (folder / "result.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def device() -> str:
+    """The GPU's name, or the CPU's."""
+    import torch
+
+    from edgecl import environment
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else environment.cpu_name()
 
 
 if __name__ == "__main__":
