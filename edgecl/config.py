@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 import yaml
 
-from edgecl.methods import METHODS, options
+from edgecl.limits import CHOICES, RANGES
+from edgecl.methods import METHODS, make_method, options
 from edgecl.types import ConfigError
 
 
@@ -29,7 +31,7 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    epochs: int = 0  # a task; 0: the data set's usual number
+    epochs: int = 0  # a task; the data set's usual number where nobody says
     batch: int = 32
     rate: float = 0.03
     schedule: str = "constant"  # or "cosine": within each task, down to 0
@@ -97,7 +99,7 @@ class EngineConfig:
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
-    method: Mapping[str, Any] = field(default_factory=lambda: {"name": "derpp"})
+    method: Mapping[str, Any] = field(default_factory=lambda: {"name": "derpp", **options("derpp")})
     train: TrainConfig = field(default_factory=TrainConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -129,45 +131,6 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 """What a data set is usually trained with; "" for data from a file."""
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "mask.unit": ("auto", "weight", "kernel", "block4x4", "channel"),
-    "mask.start": ("uniform", "erk"),
-    "tdm.grow": ("random", "gradient"),
-    "train.schedule": ("constant", "cosine"),
-    "engine.device": ("cpu", "cuda"),
-    "engine.precision": ("fp32", "tf32", "bf16"),
-}
-
-RANGES: dict[str, tuple[float, float]] = {
-    "data.classes_per_task": (1, 1e6),
-    "data.samples_per_class": (0, 1e9),
-    "net.width": (0, 1e5),
-    "train.epochs": (1, 1e6),
-    "train.batch": (1, 1e5),
-    "train.rate": (0, 1e3),
-    "train.momentum": (0, 0.9999),
-    "train.weight_decay": (0, 1e3),
-    "train.snapshot_every": (1, 1e9),
-    "memory.capacity": (1, 1e9),
-    "memory.batch": (0, 1e5),
-    "mask.sparsity": (0, 0.9999),
-    "tdm.expand": (0, 1),
-    "tdm.swap": (0, 1),
-    "tdm.every": (0.0001, 1),
-    "tdm.settle": (0, 1),
-    "tdm.alpha": (0, 1e9),
-    "tdm.beta": (0, 1e9),
-    "tdm.steps": (1, 1e6),
-    "ddr.share": (0, 0.99),
-    "ddr.times": (1, 1e6),
-    "ddr.until": (0, 1),
-    "dgm.share": (0.0001, 1),
-    "dgm.every": (1, 1e9),
-    "engine.threads": (0, 1024),
-    "seed": (0, 2**63),
-}
-
-
 def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
     """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning."""
     config = merge(Config(), USUAL.get(dataset, USUAL[""]))
@@ -179,7 +142,7 @@ def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
 
 def merge(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy with nested `values` laid over it; unknown keys and wrong types raise ConfigError."""
-    merged: Config = _merge(config, values, "")
+    merged: Config = _merge(config, _mapping("configuration", values), "")
     return merged
 
 
@@ -190,7 +153,7 @@ def _merge(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
     for key, value in values.items():
         where = prefix + str(key)
         if key not in known:
-            raise ConfigError(f"unknown key {where!r}{nearest(str(key), known, prefix)}")
+            raise ConfigError(f"unknown key {where!r}{_nearest_key(str(key), known, prefix)}")
         old = getattr(config, key)
         if where == "method":
             changed[key] = _method(old, value)
@@ -204,14 +167,16 @@ def _merge(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
 def _method(old: Mapping[str, Any], value: Any) -> dict[str, Any]:
     """`name` or a mapping with its options; options of another method are dropped when the name changes."""
     value = {"name": value} if isinstance(value, str) else dict(_mapping("method", value))
-    name = value.get("name", old["name"])
+    name = _typed("method.name", value.get("name", old["name"]), str)
     if name not in METHODS:
-        raise ConfigError(f"method: unknown method {name!r}{nearest(str(name), METHODS, '')}; known: {', '.join(METHODS)}")
+        raise ConfigError(f"method: unknown method {name!r}{nearest(name, METHODS, '')}")
     known = options(name)
     kept = {k: v for k, v in old.items() if k in known} if name == old["name"] else {}
     for key, given in value.items():
         if key != "name" and key not in known:
-            raise ConfigError(f"unknown key 'method.{key}': {name} has {', '.join(known)}")
+            others = [other for other in METHODS if key in options(other)]
+            hint = f"; {key} is an option of {', '.join(others)}" if others else ""
+            raise ConfigError(f"unknown key 'method.{key}': {name} has {', '.join(known)}{hint}")
         if key != "name":
             kept[key] = _typed(f"method.{key}", given, type(known[key]))
     return {"name": name, **known, **kept}
@@ -224,9 +189,10 @@ def _mapping(where: str, value: Any) -> Mapping[str, Any]:
 
 
 def _typed(where: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if kind is float and type(value) in (int, str):  # YAML takes 1e-3, which lacks a dot, for text
+        with suppress(ValueError, OverflowError):
+            return float(value)
+    if kind is str and type(value) in (int, float):
         return str(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
@@ -240,6 +206,14 @@ def nearest(word: str, known: Iterable[str], prefix: str) -> str:
     return f"; did you mean {prefix + close[0]!r}?" if close else f"; known: {', '.join(prefix + k for k in known)}"
 
 
+def _nearest_key(word: str, known: list[str], prefix: str) -> str:
+    """As `nearest`, but a key of another section is found too: sparsity → mask.sparsity."""
+    every = {key.rpartition(".")[2]: key for key in sorted(dotted(Config().to_dict()), reverse=True)}
+    every |= {key: prefix + key for key in known}
+    close = difflib.get_close_matches(word, every, 1, 0.6)
+    return f"; did you mean {every[close[0]]!r}?" if close else nearest(word, known, prefix)
+
+
 def check(config: Config) -> None:
     """Raises ConfigError for a value out of its range."""
     for key, choices in CHOICES.items():
@@ -249,6 +223,7 @@ def check(config: Config) -> None:
         value = get(config, key)
         if not low <= value <= high:
             raise ConfigError(f"{key}: {value!r} is not between {low:g} and {high:g}")
+    make_method(config.method["name"], {key: value for key, value in config.method.items() if key != "name"})
 
 
 def get(config: Config, key: str) -> Any:
@@ -273,7 +248,7 @@ def parse_set(text: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"--set {text!r}: expected key.sub=value")
     try:
         return key, _nest(key, yaml.safe_load(value))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2024-13-01
         raise ConfigError(f"--set {key}: can't read the value {value!r}") from None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgecl import schedule
 from edgecl.config import Config
@@ -25,22 +26,25 @@ class Workload:
 
 
 def simulate(config: Config, net: Net, work: Workload, until: int | None = None) -> Ledger:
-    """The ledger of a run, without running it; `until` counts only that many tasks."""
+    """The ledger of a run, without running it; `until` counts only that many epochs of its schedule."""
     costs, method = layer_costs(net), method_of(config)
     sizes: Sequence[int] = (sum(work.sizes),) if method.joint else work.sizes
     layers, ledger = masked_layers(net, config), Ledger(costs)
     meter = Meter(config, costs, layers, method)
-    for epoch in schedule.epochs(config, sizes):
-        if until is not None and epoch.task >= until:
-            break
+    for epoch, times in _alike(schedule.epochs(config, sizes)[:until]).items():
         live = live_weights(costs, layers, epoch.expanded)
         updated = updated_weights(costs, layers, epoch.expanded, config.dgm.share)
-        gathering = sum(schedule.gathers(config, epoch, i) for i in range(epoch.steps)) if layers else 0
-        refreshing = sum(schedule.refreshes(config, i) for i in range(epoch.steps)) if layers else 0
-        ledger.add_step(*meter.step(live, updated, gather=False), epoch.steps - gathering)
-        ledger.add_step(*meter.step(live, updated, gather=True), gathering)
-        meter.add_upkeep(ledger, live, epoch, refreshing)
+        gathering = schedule.gathering_steps(config, epoch) if layers else 0
+        ledger.add_step(*meter.step(live, updated, gather=False), times * (epoch.steps - gathering))
+        ledger.add_step(*meter.step(live, updated, gather=True), times * gathering)
+        for i, flops in meter.upkeep(live, epoch).items():
+            ledger.add_upkeep(i, times * flops)
     return ledger
+
+
+def _alike(epochs: Sequence[schedule.Epoch]) -> Mapping[schedule.Epoch, int]:
+    """Epochs that cost the same, and how many there are: thousands of epochs are a handful of kinds."""
+    return Counter(replace(e, task=0, epoch=0, samples=0, swap=e.scores, settle=False, drop=0, last=False) for e in epochs)
 
 
 def method_of(config: Config) -> Method:
@@ -67,10 +71,13 @@ class Meter:
         table = step_table(self.costs, live, updated, gathered, batch, self.replay)
         return table, step_paper(self.costs, live, updated, batch, self.draws)
 
-    def add_upkeep(self, ledger: Ledger, live: dict[str, int], epoch: schedule.Epoch, refreshes: int) -> None:
-        """An epoch's changes of masks: one scored change at its end, and the choices of gradient masks."""
+    def upkeep(self, live: Mapping[str, int], epoch: schedule.Epoch) -> dict[int, int]:
+        """FLOPs by layer's index of an epoch's changes of masks: the scored one at its end, the choices of gradient masks."""
+        refreshes = schedule.refreshing_steps(self.config, epoch.steps)
+        flops = {}
         for i, c in enumerate(self.costs):
             if c.name in self.layers:
                 units = self.layers[c.name].units
                 scored = scoring_upkeep(live[c.name], units) if epoch.scores else 0
-                ledger.add_upkeep(i, scored + refreshes * gradient_mask_upkeep(live[c.name], units))
+                flops[i] = scored + refreshes * gradient_mask_upkeep(live[c.name], units)
+        return flops

@@ -38,8 +38,8 @@ class Ledger:
 
     @property
     def executed(self) -> int:
-        """FLOPs of training so far."""
-        return int(self.table.sum())
+        """FLOPs of training so far: summed as Python's integers, since those of a long run may not fit in 64 bits."""
+        return sum(sum(row) for row in self.table.tolist())
 
     def add_step(self, table: I64, paper: int, times: int = 1) -> None:
         """`times` steps that cost `table` [KINDS, layers] each, as `step_table` makes it."""
@@ -73,7 +73,7 @@ class Ledger:
             "ratio": dense.executed / self.executed if self.executed else None,
             "ratio_paper": dense.paper / self.paper if self.paper else None,
             "unit": "FLOPs (2 a multiply-add) of convolutions and linear layers",
-            "by_kind": dict(zip(KINDS, map(int, self.table.sum(1)), strict=True)),
+            "by_kind": dict(zip(KINDS, map(sum, self.table.tolist()), strict=True)),
             "evaluation": self.evaluation,
             "by_layer": by_layer,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 
 from edgecl.config import Config
 from edgecl.forecast import Workload, simulate
@@ -41,10 +42,10 @@ def parse_budget(text: str) -> float | None:
     """`23x` → 23.0; "" → None. Other kinds raise BudgetError that says what is missing."""
     if not text:
         return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)x", text.strip())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)x", text.strip())
     if match and float(match[1]) >= 1:
         return float(match[1])
-    if re.search(r"(s|min|h|[KMG]i?B|Wh|J)\b", text):
+    if re.search(r"[0-9]\s*(s|min|h|[KMG]i?B|Wh|J)\b", text):
         raise BudgetError(
             f"budget {text!r}: time, memory and energy need an engine that skips masked weights; "
             "the torch engine masks dense tensors, which saves none of them. Give compute, such as 23x"
@@ -75,31 +76,38 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> P
     reference = simulate(base, build(base, work), work)
     if factor is None:
         return _plan(config, work, reference, None)
-    limit = int(reference.executed / factor)
+    limit = _limit(reference, factor)
     for candidate in _candidates(config, pinned):
         plan = _fit(candidate, work, reference, limit, pinned)
         if plan is not None:
             return plan
-    tightest = _plan(_tightest(config, pinned), work, reference, None)
-    raise BudgetError(
-        f"budget {config.budget}: the nearest possible is {_down(tightest.ratio)}x"
-        + (f" with {', '.join(sorted(k for k in pinned if k in OPEN))} pinned" if any(k in OPEN for k in pinned) else "")
-    )
+    tightest = min((_plan(c, work, reference, None) for c in _tightest(config, pinned)), key=lambda p: p.ledger.executed)
+    held = sorted(k for k in pinned if k in OPEN)
+    raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}" + (f" with {', '.join(held)} pinned" if held else ""))
 
 
 def frozen(config: Config, work: Workload) -> Plan:
     """The plan of a configuration that was resolved before: nothing is left to choose."""
     base, factor = baseline(config), parse_budget(config.budget)
     reference = simulate(base, build(base, work), work)
-    return _plan(config, work, reference, int(reference.executed / factor) if factor else None)
+    return _plan(config, work, reference, _limit(reference, factor) if factor else None)
 
 
 OPEN = ("net.width", "mask.sparsity", "ddr.share", "dgm.share")
 """Keys that the planner fills in unless they are pinned."""
 
 
-def _down(ratio: float) -> str:
-    return f"{int(ratio * 10) / 10:g}"
+def _limit(reference: Ledger, factor: float) -> int:
+    """FLOPs of a budget: exact, since a long run counts more of them than a float does."""
+    return int(reference.executed // Fraction(str(factor)))
+
+
+def _nearest(tightest: Plan) -> str:
+    """What can be met, to a tenth; given back as a budget it holds."""
+    tenths = tightest.dense.executed * 10 // tightest.ledger.executed
+    if tenths < 10:
+        return f"none can be met, the least cost is {1 / tightest.ratio:.2f} times the dense baseline's"
+    return f"the nearest possible is {tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x")
 
 
 def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
@@ -114,9 +122,11 @@ def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
     return [config.set("net.width", max(4, round(full * w))) for w in WIDTHS]
 
 
-def _tightest(config: Config, pinned: Collection[str]) -> Config:
+def _tightest(config: Config, pinned: Collection[str]) -> list[Config]:
+    """What may cost least: the narrowest and sparsest, or unmasked where the masks' upkeep costs more than they save."""
     config = _candidates(config, pinned)[-1]
-    return config if "mask.sparsity" in pinned else config.set("mask.sparsity", _most(config, pinned))
+    shares = [config.mask.sparsity] if "mask.sparsity" in pinned else [_most(config, pinned), 0.0]
+    return [config.set("mask.sparsity", share) for share in shares]
 
 
 def _most(config: Config, pinned: Collection[str]) -> float:
@@ -134,10 +144,11 @@ def _fit(config: Config, work: Workload, reference: Ledger, limit: int, pinned: 
         plan = _plan(config, work, reference, limit)
         return plan if plan.ledger.executed <= limit else None
     low, high = 0, round(_most(config, pinned) * 10_000)
+    unmasked = at(low)
+    if unmasked.ledger.executed <= limit:
+        return unmasked
     if at(high).ledger.executed > limit:
         return None
-    if at(low).ledger.executed <= limit:
-        return at(low)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if at(middle).ledger.executed <= limit else (middle, high)

@@ -46,10 +46,9 @@ def _task(config: Config, task: int, size: int) -> list[Epoch]:
         before = dynamic and done < settle
         drop = min(drops.get(done, 0), kept - 1)
         swap = before and done % every == 0
-        expanded = dynamic and done <= settle
-        rows.append(
-            Epoch(task, done - 1, kept, steps(kept, config.train.batch), expanded, swap, dynamic and done == settle, drop, done == total)
-        )
+        expanded, settles = dynamic and done <= settle, dynamic and done == settle
+        n = steps(kept, config.train.batch)
+        rows.append(Epoch(task, done - 1, kept, n, expanded, swap, settles, drop, done == total))
         kept -= drop
     return rows
 
@@ -60,12 +59,12 @@ def _settle(config: Config) -> int:
 
 
 def _drops(config: Config, size: int) -> dict[int, int]:
-    """Epochs done → samples to drop then: `times` equal removals, evenly up to `until`."""
-    each = math.floor(size * config.ddr.share / config.ddr.times)
-    drops: dict[int, int] = {}
-    for i in range(1, config.ddr.times + 1):
-        at = max(1, round(config.train.epochs * config.ddr.until * i / config.ddr.times))
-        drops[at] = drops.get(at, 0) + each
+    """Epochs done → samples to drop then: `times` removals, equal but for rounding, evenly up to `until`."""
+    ddr, drops, gone = config.ddr, dict[int, int](), 0
+    for i in range(1, ddr.times + 1 if ddr.share else 1):
+        at = max(1, round(config.train.epochs * ddr.until * i / ddr.times))
+        before, gone = gone, math.floor(size * ddr.share * i / ddr.times)
+        drops[at] = drops.get(at, 0) + gone - before
     return {at: n for at, n in drops.items() if n and at < config.train.epochs}
 
 
@@ -87,6 +86,17 @@ def scoring(config: Config, epoch: Epoch, step: int) -> bool:
 def refreshes(config: Config, step: int) -> bool:
     """Whether the gradient masks are chosen anew from this step's gradients."""
     return config.dgm.share < 1 and config.mask.sparsity > 0 and step % config.dgm.every == 0
+
+
+def gathering_steps(config: Config, epoch: Epoch) -> int:
+    """How many of an epoch's steps `gathers` is true for."""
+    scored = min(config.tdm.steps, epoch.steps) if epoch.scores else 0
+    return scored + refreshing_steps(config, epoch.steps - scored)
+
+
+def refreshing_steps(config: Config, steps: int) -> int:
+    """How many of an epoch's first `steps` `refreshes` is true for."""
+    return -(-steps // config.dgm.every) if refreshes(config, 0) else 0
 
 
 def rate(config: Config, epoch: Epoch, step: int) -> float:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecl import config as configs
-from edgecl import environment, plan, runfolder, schedule
+from edgecl import environment, plan, runfolder, schedule, store
 from edgecl.config import Config
 from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
 from edgecl.engines import Engine, make_engine
 from edgecl.forecast import Meter, Workload, method_of, simulate
 from edgecl.layout import masked_layers
+from edgecl.ledger import Ledger
 from edgecl.metrics import summary
 from edgecl.plan import Plan
 from edgecl.state import Setup, State, fresh, restore
-from edgecl.types import Stream
+from edgecl.types import DataError, StoreError, Stream
 
 
 def workload(stream: Stream) -> Workload:
@@ -36,30 +41,107 @@ def make(config: Config, stream: Stream, pinned: Collection[str]) -> Plan:
     return plan.make_plan(config, workload(stream), pinned)
 
 
-def begin(run: Path, chosen: Plan, stream: Stream) -> tuple[Setup, State]:
-    """A new run in the folder `run`, which must hold no other."""
+def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | None = None) -> tuple[Setup, State]:
+    """A new run in the folder `run`, which must hold no other; config.yaml holds `extra` too."""
     engine = _engine(chosen)
-    runfolder.create_run(run, record(chosen))
+    runfolder.create_run(run, {**record(chosen, engine), "data": fingerprint(stream), **(extra or {})})
     setup = _setup(run, chosen, stream)
     return setup, fresh(setup, engine)
 
 
 def resume(run: Path) -> tuple[Setup, State]:
-    """The run in `run`, from its newest snapshot."""
-    config = configs.resolve("", [runfolder.read_config(run).get("config", {})])
+    """The run in `run`, from its newest snapshot.
+
+    Raises DataError if the samples are not those that it began with. Where the machine or the versions differ, `train`
+    yields a warning first: results then differ in the last bits from those of an unbroken run.
+    """
+    recorded, config = runfolder.read_config(run), recorded_config(run)
     stream = read_stream(config)
+    _check_data(run, recorded.get("data"), stream)
     chosen = plan.frozen(config, workload(stream))
-    setup = _setup(run, chosen, stream)
-    return setup, restore(setup, _engine(chosen))
+    setup, engine = _setup(run, chosen, stream), _engine(chosen)
+    state = restore(setup, engine)
+    state.warnings += _moved(recorded.get("environment") or {}, _environment(engine))
+    return setup, state
 
 
-def record(chosen: Plan) -> dict[str, Any]:
+def recorded_config(run: Path) -> Config:
+    """The configuration that a run began with."""
+    recorded = runfolder.read_config(run)
+    if "config" not in recorded:
+        raise StoreError(f"{run / runfolder.CONFIG}: holds no 'config'")
+    return configs.resolve("", [recorded["config"]])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A snapshot to look at: the run's files are only read."""
+
+    setup: Setup
+    engine: Engine
+    number: int
+    seen_groups: int  # groups of classes that training has begun with
+
+
+def open_snapshot(run: Path, number: int | None = None) -> Opened:
+    """The network of a snapshot, the newest if none is named. Raises StoreError where there is none."""
+    config = recorded_config(run)
+    stream = read_stream(config)
+    setup = _setup(run, plan.frozen(config, workload(stream)), stream)
+    number = store.latest(run) if number is None else number
+    if number is None:
+        raise StoreError(f"{run}: has no snapshot yet")
+    snapshot, engine = store.load(run, number), _engine(setup.plan)
+    engine.load(snapshot.weights)
+    return Opened(setup, engine, number, _seen_groups(setup, snapshot.state["at"], snapshot.state["step"]))
+
+
+def _seen_groups(setup: Setup, at: int, step: int) -> int:
+    """Of the tasks begun, `step` steps into epoch `at` of the schedule."""
+    begun = setup.epochs[at - 1].task + 1 if at else 0
+    if step and setup.epochs[at].epoch == 0:
+        begun += 1
+    return len(setup.stream.groups) if setup.method.joint and begun else begun
+
+
+def record(chosen: Plan, engine: Engine) -> dict[str, Any]:
     """What config.yaml holds: the configuration, what was planned and where."""
     return {
         "config": chosen.config.to_dict(),
         "plan": {"executed": chosen.ledger.executed, "dense_executed": chosen.dense.executed, "ratio": chosen.ratio},
-        "environment": environment.describe(),
+        "environment": _environment(engine),
     }
+
+
+def _environment(engine: Engine) -> dict[str, Any]:
+    return {**environment.describe(), **engine.place()}
+
+
+DECISIVE = ("threads", "isa", "accelerator", "cpu", "packages")
+"""Parts of the environment that decide the last bits of a result."""
+
+
+def _moved(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A warning, if the run goes on elsewhere than it began."""
+    changes = [f"{key} {was[key]} → {now[key]}" for key in DECISIVE if key in was and was[key] != now[key]]
+    text = f"the run goes on with {'; '.join(changes)}: it will not be bit-identical to an unbroken one"
+    return [text] if changes else []
+
+
+def fingerprint(stream: Stream) -> dict[str, Any]:
+    """What a resumed run checks its samples by."""
+    splits = [*(task.train for task in stream.tasks), *stream.tests]
+    crc = 0
+    for a in (a for split in splits for a in (split.x, split.y, split.ids)):
+        crc = zlib.crc32(np.ascontiguousarray(a).data, crc)
+    return {"samples": [len(t.train) for t in stream.tasks], "tests": [len(t) for t in stream.tests], "crc32": f"{crc:08x}"}
+
+
+def _check_data(run: Path, was: Mapping[str, Any] | None, stream: Stream) -> None:
+    now = fingerprint(stream)
+    changes = [f"{key} {was[key]} → {now[key]}" for key in now if was and was.get(key) != now[key]]
+    if changes:
+        raise DataError(f"{stream.name}: these are not the samples that {run} began with ({'; '.join(changes)})")
 
 
 def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
@@ -86,9 +168,7 @@ def _engine(chosen: Plan) -> Engine:
 
 def result(setup: Setup, state: State) -> dict[str, Any]:
     """What a finished run, or one that stopped, has to show; also written as ledger.json and result.json."""
-    learned = len(state.accuracy) - 1
-    dense = simulate(plan.baseline(setup.config), plan.build(plan.baseline(setup.config), _work(setup)), _work(setup), learned)
-    ledger = state.ledger.report(dense)
+    ledger = state.ledger.report(_dense_so_far(setup, state))
     runfolder.write_json(setup.run, "ledger.json", ledger)
     shown = {
         "run": str(setup.run),
@@ -97,7 +177,7 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         "width": setup.config.net.width,
         "sparsity": setup.config.mask.sparsity,
         "accuracy": state.accuracy,
-        **_metrics(state.accuracy),
+        **_metrics(setup, state.accuracy),
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},
         "seconds": state.seconds,
         "peak_rss_bytes": environment.peak_rss(),
@@ -107,9 +187,22 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
     return shown
 
 
-def _work(setup: Setup) -> Workload:
-    return workload(setup.stream)
+def _dense_so_far(setup: Setup, state: State) -> Ledger:
+    """The baseline's ledger for the stream seen so far: all epochs that are done, and as large a share of the one begun."""
+    base, work = plan.baseline(setup.config), workload(setup.stream)
+    net = plan.build(base, work)
+    dense = simulate(base, net, work, state.at)
+    if state.step:
+        begun, steps = simulate(base, net, work, state.at + 1), setup.epochs[state.at].steps
+        table, paper = begun.table - dense.table, begun.paper - dense.paper
+        dense.add_step(table * state.step // steps, paper * state.step // steps)
+    return dense
 
 
-def _metrics(accuracy: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return dict(summary(*([[row[k] for row in accuracy] for k in ("class_il", "task_il")])))
+def _metrics(setup: Setup, accuracy: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the groups learned so far; all None before the first task's end."""
+    learned = len(accuracy) - 1
+    if learned < 1:
+        return dict.fromkeys(summary([[0.0]] * 2, [[0.0]] * 2))
+    groups = None if setup.method.joint else learned
+    return dict(summary(*([row[k][:groups] for row in accuracy] for k in ("class_il", "task_il"))))

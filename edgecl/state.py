@@ -79,6 +79,7 @@ class State:
     seconds: float = 0.0  # of training
     snapshots: int = 0  # number of the newest
     accuracy: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # for the loop to note before it goes on
     chosen: dict[str, Array] = field(default_factory=dict)  # gradient masks, on the engine; empty: all live units
     _prices: dict[bool, tuple[I64, int]] = field(default_factory=dict)
 
@@ -159,6 +160,7 @@ def save(setup: Setup, state: State) -> Path:
     return path
 
 
+PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 
@@ -168,6 +170,7 @@ def restore(setup: Setup, engine: Engine) -> State:
     if number is None:
         return fresh(setup, engine)
     snapshot = store.load(setup.run, number)
+    _check(setup, number, snapshot)
     plain = snapshot.state
     engine.load(snapshot.weights)
     state = State(
@@ -176,7 +179,7 @@ def restore(setup: Setup, engine: Engine) -> State:
         Ledger(setup.meter.costs),
         Metrics.open(setup.run, plain["metrics_offset"]),
         _under("live.", snapshot.masks),
-        Reservoir.from_arrays(_under("memory.", snapshot.memory)) if "memory.x" in snapshot.memory else None,
+        Reservoir.from_arrays(_under("memory.", snapshot.memory)) if setup.method.draws else None,
         Learning(**_under("learning.", snapshot.memory)),
         order=snapshot.memory["order"],
         snapshots=number,
@@ -184,17 +187,25 @@ def restore(setup: Setup, engine: Engine) -> State:
         **{k: plain[k] for k in COUNTERS},
     )
     state.ledger.restore(plain["ledger"])
-    _check_masks(setup, state)
     state.apply_masks(setup)
     state.chosen = {k: engine.asarray(v) for k, v in _under("chosen.", snapshot.masks).items()}
     engine.set_gradient_masks(state.chosen)
     return state
 
 
-def _check_masks(setup: Setup, state: State) -> None:
-    for name, layer in setup.layers.items():
-        if name not in state.live or state.live[name].shape != layer.shape:
-            raise StoreError(f"snapshot {state.snapshots:03d}: mask of layer {name} is missing or misshapen")
+def _check(setup: Setup, number: int, snapshot: store.Snapshot) -> None:
+    """Raises StoreError that names what in a whole snapshot does not belong to this run."""
+    where, live = f"{setup.run}/snapshots/{number:03d}", _under("live.", snapshot.masks)
+    for name in {**setup.layers, **live}:
+        shape = live[name].shape if name in live else "missing"
+        wanted = setup.layers[name].shape if name in setup.layers else "not masked"
+        if shape != wanted:
+            raise StoreError(f"{where}: mask of layer {name} is {shape}, but the configuration has it {wanted}")
+    names = set(snapshot.memory) | set(snapshot.state)
+    memory = [f"memory.{k}" for k in ("x", "y", "ids", "logits", "seen")] if setup.method.draws else []
+    for key in (*memory, *(f"learning.{k}" for k in Learning._fields), "order", *COUNTERS, *PLAIN):
+        if key not in names:
+            raise StoreError(f"{where}: no {key!r}, which method {setup.method.name} goes on with")
 
 
 def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:

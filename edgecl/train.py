@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from edgecl.layout import MaskedLayer
 from edgecl.methods import Method
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
-from edgecl.types import F32, I64, Array, Batch, BudgetError, NumericError, Part
+from edgecl.types import F32, I64, Array, Batch, Bools, BudgetError, NumericError, Part
 
 Event = dict[str, Any]
+Gradients = dict[str, dict[str, Array]]  # source → layer → weight's shape
 
 
 class Progress(NamedTuple):
@@ -54,6 +55,8 @@ def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: Fal
     when the loss is not finite.
     """
     compiled = {s: state.engine.compile(partial(train_step, state.engine, setup.method, setup, s)) for s in (False, True)}
+    while state.warnings:
+        yield state.note({"event": "warning", "message": state.warnings.pop(0)})
     if not state.accuracy:
         yield from _evaluate(setup, state, learned=0)
     while state.at < len(setup.epochs):
@@ -78,30 +81,35 @@ def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
 def _run_epoch(
     setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Callable[[Batch], StepResult]], stopping: Callable[[], bool]
 ) -> Iterator[Progress]:
-    began = time.perf_counter()
     while state.step < epoch.steps:
-        gather = bool(setup.layers) and schedule.gathers(setup.config, epoch, state.step)
-        refresh = bool(setup.layers) and schedule.refreshes(setup.config, state.step)
-        price = state.price(setup, gather)
-        if not state.gathered and (stopping() or _over(setup, state, int(price[0].sum()))):
-            state.seconds += time.perf_counter() - began
-            _stop(setup, state, stopping())
-        if refresh:
-            state.engine.set_gradient_masks({})  # this step takes all gradients anyway
-        positions = _positions(setup, state)
-        batch = draw_batch(setup, state, epoch, positions)  # select
-        result = compiled[gather](batch)  # forward → loss → backward → gradient mask → step
-        _finite(setup, state, epoch, result)
-        state.ledger.add_step(*price)
-        state.gathered += gather
-        if refresh:
-            _choose_gradients(setup, state)
-        if gather and not schedule.scoring(setup.config, epoch, state.step):
-            _forget_gradients(state)
-        _remember(setup, state, epoch, positions, result)
-        state.step += 1
+        if not state.gathered:  # a snapshot holds no sums of gradients
+            _stop_if_due(setup, state, epoch, stopping())
+        began = time.perf_counter()
+        result = _one_step(setup, state, epoch, compiled)
+        state.seconds += time.perf_counter() - began
         yield Progress(epoch.task, epoch.epoch, state.step, epoch.steps, float(result.loss))
-    state.seconds += time.perf_counter() - began
+
+
+def _one_step(setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Callable[[Batch], StepResult]]) -> StepResult:
+    gather = bool(setup.layers) and schedule.gathers(setup.config, epoch, state.step)
+    refresh = bool(setup.layers) and schedule.refreshes(setup.config, state.step)
+    price = state.price(setup, gather)
+    if refresh:
+        state.engine.set_gradient_masks({})  # this step takes all gradients anyway
+    positions = _positions(setup, state)
+    batch = draw_batch(setup, state, epoch, positions)  # select
+    result = compiled[gather](batch)  # forward → loss → backward → gradient mask → step
+    if not np.isfinite(result.loss):
+        _not_finite(setup, state, epoch, f"loss is {float(result.loss)}", state.engine.nonfinite() or "the loss")
+    state.ledger.add_step(*price)
+    state.gathered += gather
+    if refresh:
+        _choose_gradients(setup, state)
+    if gather and not schedule.scoring(setup.config, epoch, state.step):
+        _forget_gradients(state)
+    _remember(setup, state, epoch, positions, result)
+    state.step += 1
+    return result
 
 
 def _positions(setup: Setup, state: State) -> I64:
@@ -147,27 +155,33 @@ def _remember(setup: Setup, state: State, epoch: Epoch, positions: I64, result: 
         state.memory.add(state.rng, data.x[fresh], data.y[fresh], data.ids[fresh], logits[rows])
 
 
-def _finite(setup: Setup, state: State, epoch: Epoch, result: StepResult) -> None:
-    if np.isfinite(result.loss):
-        return
-    where = state.engine.nonfinite() or "the loss"
-    at = f"task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}"
+def _not_finite(setup: Setup, state: State, epoch: Epoch, what: str, first: str) -> NoReturn:
     raise NumericError(
-        f"loss is {float(result.loss)} at {at}: first in {where}; "
+        f"{what} at task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}: first in {first}; "
         f"a lower train.rate than {setup.config.train.rate:g} may help; {state.last_good(setup.run)}"
     )
 
 
-def _over(setup: Setup, state: State, price: int) -> bool:
-    return setup.plan.limit is not None and state.ledger.executed + price > setup.plan.limit
-
-
-def _stop(setup: Setup, state: State, asked: bool) -> None:
-    path = save(setup, state)
+def _stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
+    """Stops with a snapshot when asked, or before a step that would lead past the budget."""
+    limit = setup.plan.limit
     if asked:
+        path = save(setup, state)
         raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
-    used = f"{state.ledger.executed:.4g} FLOPs"
-    raise BudgetError(f"budget {setup.config.budget} is used up after {used}; snapshot {path} is whole")
+    if limit is not None and state.ledger.executed + _ahead(setup, state, epoch) > limit:
+        path = save(setup, state)
+        raise BudgetError(
+            f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole"
+        )
+
+
+def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
+    """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
+    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
+    end = epoch.steps if scores else state.step + 1
+    gathers = [bool(setup.layers) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
+    flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
+    return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)
 
 
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
@@ -186,7 +200,10 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
             "executed": state.ledger.executed,
         }
     )
-    setup.meter.add_upkeep(state.ledger, state.live_weights(setup), epoch, _refreshes(setup, epoch))
+    if bad := state.engine.nonfinite():  # the last update: its loss was still finite
+        _not_finite(setup, state, epoch, "weights are not finite", bad)
+    for i, flops in setup.meter.upkeep(state.live_weights(setup), epoch).items():
+        state.ledger.add_upkeep(i, flops)
     if epoch.scores:
         _change_masks(setup, state, epoch)
     if epoch.drop:
@@ -196,10 +213,6 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
         yield from _evaluate(setup, state, learned=epoch.task + 1)
     if epoch.last or (epoch.epoch + 1) % setup.config.train.snapshot_every == 0:
         save(setup, state)
-
-
-def _refreshes(setup: Setup, epoch: Epoch) -> int:
-    return sum(schedule.refreshes(setup.config, i) for i in range(epoch.steps)) if setup.layers else 0
 
 
 # masks
@@ -215,16 +228,17 @@ def _resize(setup: Setup, state: State, expanded: bool) -> None:
 
 def _change_masks(setup: Setup, state: State, epoch: Epoch) -> None:
     """Within a task prunes and regrows; settling prunes only. Scores are CWI over the gradients gathered."""
-    gradients = state.engine.scores(state.gathered)
+    gradients, swap = state.engine.scores(state.gathered), setup.config.tdm.swap
+    before = {name: int(state.live[name].sum()) for name in setup.layers}
     for name, layer in setup.layers.items():
-        score = _cwi(setup, state, gradients, name, layer)
-        surplus = int(state.live[name].sum()) - layer.target(False)
-        if epoch.settle:
-            state.live[name] = masks.prune(state.live[name], score, surplus)
-        else:
-            _swap(setup, state, gradients, layer, score)
+        surplus = before[name] - layer.target(False) if epoch.settle else round(swap * layer.units)
+        state.live[name] = masks.prune(state.live[name], _cwi(setup, state, gradients, name, layer), surplus)
+    state.apply_masks(setup)  # what is pruned becomes zero, even if it grows back at once
+    if epoch.swap:
+        for name, layer in setup.layers.items():
+            state.live[name] = _regrown(setup, state, gradients, layer, before[name])
+        state.apply_masks(setup)
     _forget_gradients(state)
-    state.apply_masks(setup)
 
 
 def _forget_gradients(state: State) -> None:
@@ -232,20 +246,17 @@ def _forget_gradients(state: State) -> None:
     state.gathered = 0
 
 
-def _swap(setup: Setup, state: State, gradients: dict[str, dict[str, Array]], layer: MaskedLayer, score: F32) -> None:
-    """Prunes the least important units and grows as many others, at random or by gradient."""
-    before, tdm = state.live[layer.name], setup.config.tdm
-    pruned = masks.prune(before, score, round(tdm.swap * layer.units))
-    n = int(before.sum()) - int(pruned.sum())
-    if tdm.grow == "random":
-        state.live[layer.name] = masks.grow(pruned, n, rng=state.rng)
-    else:
-        total = sum(abs(source[layer.name]) for source in gradients.values())
-        by = state.engine.numpy(masks.unit_scores(total, layer.unit))
-        state.live[layer.name] = masks.grow(pruned, n, score=by)
+def _regrown(setup: Setup, state: State, gradients: Gradients, layer: MaskedLayer, target: int) -> Bools:
+    """The layer's mask with `target` live units again, grown at random or by gradient."""
+    live = state.live[layer.name]
+    missing = target - int(live.sum())
+    if setup.config.tdm.grow == "random":
+        return masks.grow(live, missing, rng=state.rng)
+    total = sum(abs(source[layer.name]) for source in gradients.values())
+    return masks.grow(live, missing, score=state.engine.numpy(masks.unit_scores(total, layer.unit)))
 
 
-def _cwi(setup: Setup, state: State, gradients: dict[str, dict[str, Array]], name: str, layer: MaskedLayer) -> F32:
+def _cwi(setup: Setup, state: State, gradients: Gradients, name: str, layer: MaskedLayer) -> F32:
     tdm = setup.config.tdm
     now, replay = gradients[CURRENT][name], gradients[REPLAY][name]
     importance = masks.cwi(state.engine.weight(name), now, replay, tdm.alpha, tdm.beta)

@@ -47,7 +47,10 @@ class Engine(Protocol):
         """Weight masks by layer, in unit shape: dead weights and their momentum become zero. Gradient masks follow them."""
 
     def set_gradient_masks(self, units_updated: Mapping[str, Array]) -> None:
-        """Which live units are updated, by layer, in unit shape (engine arrays); an empty mapping: all of them."""
+        """Which live units are updated, by layer, in unit shape (engine arrays); all of a layer that is not named.
+
+        Dead units stay dead even if they are named here.
+        """
 
     def forward(self, x: Sequence[Array], passes: Sequence[Pass], *, split: bool = False) -> list[Output]:
         """Training mode, one output a part. Each pass has batch statistics of its own and updates the running ones in order.
@@ -56,10 +59,13 @@ class Engine(Protocol):
         """
 
     def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
-        """Gradient of every weight, of what the last `forward` returned. `score` also adds it up by source, for `scores`, over live and dead weights alike."""
+        """Gradient of every weight, of what the last `forward` returned.
+
+        `score` also adds it up by source, for `scores`, over live and dead weights of the masked layers alike.
+        """
 
     def step(self, rate: Array) -> None:
-        """SGD with momentum and weight decay on what the gradient masks let through."""
+        """SGD with momentum and weight decay on what the gradient masks let through; the rest keeps weight and momentum."""
 
     def scores(self, steps: int) -> dict[str, dict[str, Array]]:
         """Gradients summed since the last reset, over `steps`: source → masked layer → weight's shape."""
@@ -81,6 +87,9 @@ class Engine(Protocol):
 
     def numpy(self, a: Array) -> np.ndarray[Any, Any]:
         """An engine array on the host."""
+
+    def place(self) -> dict[str, Any]:
+        """What the last bits of a result hang on beside the code: `threads`, `isa`, `accelerator` (None on a CPU)."""
 
     def nonfinite(self) -> str | None:
         """The first array with values that are not finite: running statistics first, since the forward pass writes them."""

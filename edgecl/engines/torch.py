@@ -218,6 +218,11 @@ class TorchEngine:
     def numpy(self, a: Array) -> np.ndarray[Any, Any]:
         return np.asarray(a.detach().cpu().numpy())
 
+    def place(self) -> dict[str, Any]:
+        accelerator = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        isa = torch.backends.cpu.get_cpu_capability()
+        return {"threads": torch.get_num_threads(), "isa": isa, "accelerator": accelerator}
+
     def nonfinite(self) -> str | None:
         ordered = [k for k in self.p if k not in self.trained] + self.trained
         return next((k for k in ordered if not bool(torch.isfinite(self.p[k]).all())), None)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Net, Node, Pool, Relu
+from edgecl.types import ConfigError
 
 Tensors = Mapping[str, torch.Tensor]
 Sizes = Sequence[int] | None  # rows of each group with batch statistics of its own; None: running statistics
@@ -28,6 +29,10 @@ def _batch_norm(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Ten
     mean, var, weight, bias = (p[f"{n.name}.{k}"] for k in names)
     if sizes is None:
         return F.batch_norm(x, mean, var, weight, bias, False, n.momentum, n.eps)
+    if min(sizes) * x[0].numel() == x.shape[1]:
+        raise ConfigError(
+            f"node {n.name}: a pass of one sample has one value a channel and no variance; take a larger train.batch"
+        )
     groups = [F.batch_norm(g, mean, var, weight, bias, True, n.momentum, n.eps) for g in torch.split(x, list(sizes))]
     return groups[0] if len(groups) == 1 else torch.cat(groups)
 

@@ -10,6 +10,7 @@ from edgecl.methods.base import Loss, Method
 from edgecl.methods.derpp import Derpp
 from edgecl.methods.er import Er, ErAce
 from edgecl.methods.sgd import Joint, Sgd
+from edgecl.types import ConfigError
 
 METHODS: dict[str, type[Any]] = {"sgd": Sgd, "joint": Joint, "er": Er, "derpp": Derpp, "er_ace": ErAce}
 
@@ -20,7 +21,12 @@ def options(name: str) -> dict[str, Any]:
 
 
 def make_method(name: str, chosen: Mapping[str, Any]) -> Method:
-    """The method with its options; unknown values raise ConfigError."""
+    """The method with its options; an unknown name, option or value raises ConfigError that names it."""
+    if name not in METHODS:
+        raise ConfigError(f"method.name: unknown method {name!r}; known: {', '.join(METHODS)}")
+    unknown = [key for key in chosen if key not in options(name)]
+    if unknown:
+        raise ConfigError(f"unknown key 'method.{unknown[0]}': {name} has {', '.join(options(name))}")
     method: Method = METHODS[name](**chosen)
     return method
 

@@ -52,6 +52,12 @@ def one_of(key: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{key}: {value!r} is not one of {', '.join(known)}")
 
 
+def at_least_0(key: str, value: float) -> None:
+    """Raises ConfigError unless `value` is a finite number from 0 up."""
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"{key}: {value!r} is not a number from 0 up")
+
+
 def split_or_joined(how: str, parts: int) -> tuple[Pass, ...]:
     """One pass a part, or all in one."""
     return tuple(Pass((i,)) for i in range(parts)) if how == "separate" else (Pass(tuple(range(parts))),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgecl.engines.base import Output
-from edgecl.methods.base import CLASS_MASKS, PASSES, Loss, class_mask, one_of, replay_mask, split_or_joined
+from edgecl.methods.base import CLASS_MASKS, PASSES, Loss, at_least_0, class_mask, one_of, replay_mask, split_or_joined
 from edgecl.methods.losses import cross_entropy, squared_error
 from edgecl.types import Batch, Pass
 
@@ -30,6 +30,8 @@ class Derpp:
     keeps_logits: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        at_least_0("method.alpha", self.alpha)
+        at_least_0("method.beta", self.beta)
         one_of("method.class_mask", self.class_mask, CLASS_MASKS)
         one_of("method.forward", self.forward, PASSES)
 

@@ -30,7 +30,10 @@ def cross_entropy(xp: Any, logits: Array, y: Array, mask: Array, weight: Array) 
 
 
 def squared_error(xp: Any, logits: Array, stored: Array, weight: Array) -> tuple[Array, Array]:
-    """Sum over samples of the mean over classes of (logits - stored)², and its gradient (DER, Buzzega et al. 2020, eq. 5)."""
+    """Weighted sum over samples of the mean over classes of (logits - stored)², and its gradient.
+
+    DER (Buzzega et al. 2020, eq. 5), whose authors' code takes the mean over classes where the paper writes ‖·‖².
+    """
     diff = logits - stored
     k = logits.shape[1]
     return xp.sum(xp.sum(diff * diff, axis=1) * weight) / k, diff * weight[:, None] * (2 / k)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecl.data import DATASETS, catalog, load_stream, resolve
+from edgecl.data import DATASETS, catalog, cifar, fetch, load_stream, resolve
 from edgecl.types import ConfigError
 
 
@@ -48,3 +48,11 @@ def test_no_torch_and_no_sklearn_are_imported() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_published_archive_is_pinned() -> None:
+    published = fetch.ARCHIVES["cifar10"]
+    assert published.hashes["md5"] == "c32a1d4ab5d03f1284b67883e8d87530"
+    assert len(published.hashes["sha256"]) == 64
+    assert published.filename == "cifar-10-binary.tar.gz"
+    assert set(published.members) == {*cifar.TRAIN_FILES, cifar.TEST_FILE, cifar.META_FILE}

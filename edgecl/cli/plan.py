@@ -1,0 +1,38 @@
+"""`edgecl plan`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from edgecl.cli.options import planning
+
+EPILOG = """\b
+Example:
+  edgecl plan --data cifar10 --budget 23x --device rpi
+"""
+
+
+@click.command(epilog=EPILOG)
+@planning
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def command(as_json: bool, **given: Any) -> None:
+    """Print what train would do and cost, layer by layer.
+
+    Takes the options of train. All numbers are predictions; the FLOPs of a run without early end come out exactly so.
+    """
+    from edgecl import session
+    from edgecl.cli import plantables
+    from edgecl.cli.options import choose
+    from edgecl.profiles import load_profile
+
+    config, pinned = choose(given)
+    load_profile(config.device)  # an unknown one is an error before the data is read
+    stream = session.read_stream(config)
+    plan, work = session.make(config, stream, pinned), session.workload(stream)
+    if as_json:
+        print(json.dumps({**plantables.plain(plan, work), "pinned": sorted(pinned)}, allow_nan=False))
+    else:
+        plantables.print_plan(plan, work, stream, pinned)

@@ -1,0 +1,118 @@
+"""A plan for people: what was chosen, by whom, and what it costs, part by part and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from rich.console import Console
+
+from edgecl.cli.look import bold, grid
+from edgecl.cli.text import PREFIXES, count, flops, percent, times
+from edgecl.config import Config, get
+from edgecl.forecast import Workload, simulate
+from edgecl.layout import masked_layers
+from edgecl.ledger import KINDS
+from edgecl.nets import full_width
+from edgecl.plan import Plan, baseline, build
+from edgecl.state import Setup
+from edgecl.types import Stream
+
+FORWARD = ("forward", "replay_forward")
+BACKWARD = ("input_gradient", "weight_gradient", "replay_input_gradient", "replay_weight_gradient")
+UPKEEP = ("scoring", "upkeep")
+
+CHAIN = (
+    ("width", "net.width"),
+    ("masks", "mask.sparsity"),
+    ("data removal", "ddr.share"),
+    ("gradient mask", "dgm.share"),
+)
+"""The parts of a budget, in the order in which they are laid over the dense baseline."""
+
+
+def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
+    """Before the first step: what the plan is, and where the run folder lies."""
+    console.print(bold(headline(setup.config, setup.stream)), soft_wrap=True)
+    console.print(grid([*choices(setup.plan, pinned), ("run folder", str(setup.run))]))
+    console.print()
+
+
+def headline(config: Config, stream: Stream) -> str:
+    samples, classes = sum(len(t.train) for t in stream.tasks), len(stream.class_names)
+    groups = f"{count(classes, 'class', 'classes')} in {count(len(stream.groups), 'group')}, {samples:,} samples"
+    return f"{config.method['name']} on {stream.name}: {groups}, {count(config.train.epochs, 'epoch')} a task, seed {config.seed}"
+
+
+def choices(plan: Plan, pinned: Collection[str]) -> list[tuple[str, str]]:
+    """What the plan is made of; a narrowed net is said, and how to keep it."""
+    c = plan.config
+    gradients = f"{percent(c.dgm.share)} % of live units updated" if c.dgm.share < 1 and c.mask.sparsity else "all live weights"
+    return [
+        ("network", f"{plan.net.name}{_width(c, pinned)}"),
+        ("weights", _weights(plan)),
+        ("data", f"{percent(c.ddr.share)} % of each task's samples removed as it learns them" if c.ddr.share else "all samples"),
+        ("gradients", gradients),
+        ("FLOPs", _flops(plan)),
+    ]
+
+
+def _flops(plan: Plan) -> str:
+    if plan.ledger.executed == plan.dense.executed:
+        return f"{flops(plan.ledger.executed)} predicted, which is the dense baseline"
+    return f"{flops(plan.ledger.executed)} predicted, {times(plan.ratio)} fewer than dense ({flops(plan.dense.executed)})"
+
+
+def _width(c: Config, pinned: Collection[str]) -> str:
+    full = full_width(c.net.name)
+    if not full:
+        return ", as its file has it"
+    if c.net.width in (0, full):
+        return f", full width ({full})"
+    how = "as given" if "net.width" in pinned else f"narrowed for the budget; --set net.width={full} keeps it wide"
+    return f", width {c.net.width} of {full}, {how}"
+
+
+def _weights(plan: Plan) -> str:
+    c = plan.config
+    layers = masked_layers(plan.net, c)
+    if not layers:
+        return "dense"
+    units = ", ".join(sorted({x.unit for x in layers.values()}))
+    moves = "dynamic" if c.tdm.enabled else "static"
+    return f"{percent(c.mask.sparsity)} % masked in {count(len(layers), 'layer')}, unit {units}, {c.mask.start} start, {moves}"
+
+
+def chain(plan: Plan, work: Workload) -> dict[str, float]:
+    """By how much each part divides the cost when it is added to those before it; their product is the plan's ratio."""
+    config, before, factors = baseline(plan.config), plan.dense.executed, {}
+    for name, key in CHAIN:
+        config = config.set(key, get(plan.config, key))
+        now = simulate(config, build(config, work), work).executed
+        factors[name], before = before / now, now
+    return factors
+
+
+def layers(plan: Plan) -> Iterator[dict[str, Any]]:
+    """A row a layer: FLOPs of the whole run by what they are for."""
+    masked, total = masked_layers(plan.net, plan.config), plan.ledger.executed
+    for i, cost in enumerate(plan.ledger.costs):
+        by_kind = dict(zip(KINDS, map(int, plan.ledger.table[:, i]), strict=True))
+        layer = masked.get(cost.name)
+        sums = {
+            k: sum(by_kind[x] for x in kinds) for k, kinds in (("forward", FORWARD), ("backward", BACKWARD), ("upkeep", UPKEEP))
+        }
+        yield {
+            "layer": cost.name,
+            "weights": cost.weights,
+            "unit": layer.unit if layer else None,
+            "density": layer.live / layer.units if layer else 1.0,
+            **sums,
+            "share": sum(sums.values()) / total,
+        }
+
+
+def scale(largest: float) -> tuple[float, str]:
+    """The one unit for a column of FLOPs: (divisor, name)."""
+    step = max(i for i in range(len(PREFIXES)) if i == 0 or largest >= 1000**i)
+    return 1000.0**step, f"{PREFIXES[step]}FLOP"

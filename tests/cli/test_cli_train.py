@@ -1,0 +1,130 @@
+"""edgecl train on the embedded data, in every way of asking for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import yaml
+from cli_cases import ONE_THREAD, TINY, Cli, spawn
+
+LEDGER = ("executed", "paper", "dense_executed", "dense_paper", "ratio")
+FEW_SNAPSHOTS = ("--set", "train.snapshot_every=5", *ONE_THREAD)
+QUICK = ("--net", "mlp", "--method", "sgd", "--samples-per-class", "40", "--epochs", "20", *FEW_SNAPSHOTS)
+
+
+def test_a_run_ends_with_a_table_and_a_ledger(cli: Cli) -> None:
+    ran = cli("train", *TINY, "--budget", "3x", "--run", "r", "--device", "rpi")
+    assert (ran.code, ran.err) == (0, "")
+    for text in ("small_cnn, full width (32)", "masked in 3 layers, unit kernel", "removed", "updated", "3.00× fewer"):
+        assert text in ran.out
+    for text in ("task 5", "Class-IL", "Task-IL", "forgetting", "backward", "forward", "FLOPs executed", "paper"):
+        assert text in ran.out
+    words = " ".join(ran.out.split())  # lines break where the screen ends
+    for text in ("training time", "peak memory", "replay memory", "Run folder r", "save no time", "Predicted for rpi"):
+        assert text in words
+    assert len(re.findall(r"^task \d after", ran.out, re.M)) == 5
+    assert "\x1b" not in ran.out
+    ledger = json.loads(Path("r/ledger.json").read_text())
+    assert ledger["ratio"] == ledger["dense_executed"] / ledger["executed"] > 3
+    assert set(LEDGER) <= set(ledger)
+    assert {p.name for p in Path("r").iterdir()} >= {"config.yaml", "metrics.jsonl", "ledger.json", "snapshots"}
+
+
+def test_json_is_one_object(cli: Cli) -> None:
+    ran = cli("train", *TINY, "--json", "--run", "r")
+    assert (ran.code, ran.err) == (0, "")
+    shown = json.loads(ran.out)
+    assert ran.out.count("\n") == 1
+    assert set(LEDGER) <= set(shown)
+    assert shown["run"] == "r"
+    assert shown["ratio"] == 1
+    assert len(shown["accuracy"]) == 6
+    assert (shown["dense"], shown["prediction"]) == (None, None)
+
+
+def test_quiet_prints_only_the_tables(cli: Cli) -> None:
+    out = cli("train", *TINY, "--quiet", "--method", "joint").out
+    assert out.startswith("\nAccuracy after each task, %")
+    assert "all tasks" in out
+    folder = out.split("Run folder  ")[1].split()[0]
+    assert re.fullmatch(r"runs/\d{8}-\d{6}-digits-joint", folder)
+    assert Path(folder, "ledger.json").exists()
+
+
+def test_what_is_given_is_kept(cli: Cli) -> None:
+    Path("mine.yaml").write_text("train: {epochs: 1, batch: 32}\nmethod: {name: derpp, alpha: 0.2}\nseed: 3\n")
+    args = ("--config", "mine.yaml", "--seed", "4", "--set", "mask.sparsity=0.7", "--set", "mask.sparsity=0.5")
+    small = ("--samples-per-class", "20", *ONE_THREAD, "--run", "r")
+    assert cli("train", *args, *small, "--budget", "1.5x", "--quiet").code == 0
+    config = yaml.safe_load(Path("r/config.yaml").read_text())["config"]
+    assert (config["seed"], config["train"]["epochs"], config["method"]["alpha"]) == (4, 1, 0.2)
+    assert config["mask"]["sparsity"] == 0.5
+
+
+def test_a_runs_config_makes_the_same_run(cli: Cli) -> None:
+    first = json.loads(cli("train", *TINY, "--budget", "3x", "--run", "a", "--json").out)
+    again = json.loads(cli("train", "--config", "a/config.yaml", "--run", "b", "--json").out)
+    changing = ("run", "seconds", "peak_rss_bytes")
+    assert {k: v for k, v in first.items() if k not in changing} == {k: v for k, v in again.items() if k not in changing}
+
+
+def test_a_planner_that_narrows_says_so(cli: Cli) -> None:
+    out = " ".join(cli("train", *TINY, "--budget", "40x").out.split())
+    assert re.search(r"width \d+ of 32, narrowed for the budget; --set net.width=32 keeps it wide", out)
+
+
+def test_a_finished_run_is_shown_again(cli: Cli) -> None:
+    cli("train", *TINY, "--run", "r")
+    metrics = Path("r/metrics.jsonl").read_bytes()
+    ran = cli("train", "--resume", "r")
+    assert ran.code == 0
+    assert "Class-IL accuracy" in ran.out
+    assert Path("r/metrics.jsonl").read_bytes() == metrics
+
+
+def interrupt(number: signal.Signals) -> tuple[int, str, str]:
+    child = spawn(["train", *QUICK, "--run", "r"])
+    wait_for_epochs(Path("r/metrics.jsonl"), 2)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=30)
+    return child.returncode, out, err
+
+
+def test_ctrl_c_leaves_a_snapshot_that_goes_on(cli: Cli) -> None:
+    code, out, err = interrupt(signal.SIGINT)
+    assert code == 130
+    assert err.startswith("edgecl: stopped; edgecl train --resume r goes on from ")
+    assert json.loads(Path("r/ledger.json").read_text())["ratio"] == 1
+    assert "Accuracy" not in out
+    resumed, whole = cli("train", "--resume", "r", "--json"), cli("train", *QUICK, "--json", "--run", "w")
+    assert (resumed.code, whole.code) == (0, 0)
+    for key in ("accuracy", "executed", "ratio"):
+        assert json.loads(resumed.out)[key] == json.loads(whole.out)[key]
+
+
+def test_sigterm_stops_as_cleanly() -> None:
+    code, _, err = interrupt(signal.SIGTERM)
+    assert code == 130
+    assert "--resume r goes on from" in err
+    assert list(Path("r/snapshots").iterdir())
+
+
+def wait_for_epochs(metrics: Path, number: int) -> None:
+    for _ in range(600):
+        if metrics.exists() and metrics.read_text().count('"epoch"') >= number:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no epoch in half a minute")
+
+
+def test_a_second_process_keeps_out(cli: Cli) -> None:
+    child = spawn(["train", *QUICK, "--run", "r"])
+    wait_for_epochs(Path("r/metrics.jsonl"), 1)
+    ran = cli("train", "--resume", "r")
+    assert (ran.code, ran.err) == (4, f"edgecl: error: r: is in use by process {child.pid}\n")
+    child.kill()
+    child.communicate()

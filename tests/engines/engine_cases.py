@@ -1,0 +1,117 @@
+"""Engines and nets of the contract suite, and what its tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgecl.engines import Engine, make_engine
+from edgecl.nets import ZOO, Net, build_net
+from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, Linear, Pool, Relu
+from edgecl.nets.init import initial
+from edgecl.types import Pass
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch finds")
+
+ENGINES = [
+    pytest.param(("torch", {"device": "cpu", "together": False}), id="torch"),
+    pytest.param(("torch", {"device": "cpu", "together": True}), id="torch-together"),
+    pytest.param(("torch", {"device": "cuda"}), id="torch-cuda", marks=needs_cuda),
+    pytest.param(("torch", {"device": "cuda", "together": False}), id="torch-cuda-apart", marks=needs_cuda),
+]
+"""Every engine, in every way it runs passes; a new one joins here and has to keep the whole contract."""
+
+on_engines = pytest.mark.parametrize("engine", ENGINES)
+
+TINY = str(Path(__file__).parents[2] / "models" / "tiny_cnn.yaml")
+SEPARATE, JOINED = (Pass((0,)), Pass((1,)), Pass((2,))), (Pass((0, 1, 2)),)
+MIXED = (Pass((1,)), Pass((2, 0)))  # neither in the order of the parts nor one a part
+PASSES = {"separate": SEPARATE, "concat": JOINED, "mixed": MIXED}
+
+
+def branched() -> Net:
+    """Every op and option, two pictures' worth of branches, and a head that the logits do not read."""
+    nodes = (
+        Conv2d("a", ("x",), 4, 3, 1, 1, bias=True),
+        BatchNorm("a.bn", ("a",), eps=1e-3, momentum=0.3),
+        Relu("a.relu", ("a.bn",)),
+        Conv2d("b", ("a.relu",), 4, 3, 1, 1, groups=2),
+        BatchNorm("b.bn", ("b",)),
+        Add("sum", ("b.bn", "a.relu")),
+        Pool("max", ("sum",), "max", 2, 2),
+        Pool("avg", ("max",), "avg", 2, 1),
+        Flatten("flat", ("avg",)),
+        Linear("fc", ("flat",), 6, bias=False),
+        BatchNorm("fc.bn", ("fc",)),
+        Relu("fc.relu", ("fc.bn",)),
+        Linear("head", ("fc.relu",), 3),
+        Linear("logits", ("fc.relu",), 5),
+    )
+    return Net("branched", (2, 6, 6), 5, nodes, "logits", "head")
+
+
+NETS = [build_net(name, (3, 8, 8), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched()]
+on_nets = pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+
+
+def weights_for(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
+    """Initial weights, but scales, shifts and running statistics that are not 0 and 1."""
+    rng = np.random.default_rng(seed)
+    arrays = initial(net, rng)
+    for name in arrays:
+        if arrays[name].ndim == 1:
+            arrays[name] += rng.uniform(-0.3, 0.3, arrays[name].shape).astype(np.float32)
+    return arrays
+
+
+def start(engine: tuple[str, Mapping[str, Any]], net: Net, seed: int = 0, **options: Any) -> Engine:
+    """The engine with weights of that seed, and momentum 0."""
+    made = make_engine(engine[0], net, **engine[1], **options)
+    made.load({**made.arrays(), **weights_for(net, seed)})
+    return made
+
+
+def data(net: Net, sizes: Sequence[int] = (4, 3, 6), seed: int = 1) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(x, d_logits): a picture and a gradient for each sample of each part."""
+    rng = np.random.default_rng(seed)
+    x = [rng.normal(size=(n, *net.input)).astype(np.float32) for n in sizes]
+    d = [rng.normal(size=(n, net.classes)).astype(np.float32) / n for n in sizes]
+    return x, d
+
+
+def run(engine: Engine, x: Sequence[np.ndarray], passes: Sequence[Pass], *, split: bool = False) -> list[np.ndarray]:
+    """Logits of every part, then its features."""
+    outputs = engine.forward([engine.asarray(a) for a in x], passes, split=split)
+    return [engine.numpy(a) for both in outputs for a in both]
+
+
+def gradients(engine: Engine, d: Sequence[np.ndarray], *, score: bool = False) -> dict[str, np.ndarray]:
+    """What `backward` finds, read from the momentum of a step of rate 0: it was 0, so now it is the gradient, bit by bit."""
+    engine.backward([engine.asarray(a) for a in d], score=score)
+    engine.step(engine.asarray(np.float32(0)))
+    arrays = engine.arrays()
+    found = {k: arrays[f"momentum.{k}"] for k in engine.net.weights()}
+    engine.load({k: v * 0 if k.startswith("momentum.") else v for k, v in arrays.items()})
+    return found
+
+
+def error(a: Any, b: Any, floor: float = 1e-30) -> float:
+    """Largest difference, in parts of b's largest value, or of `floor` where all of b is smaller."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape
+    return float(abs(a - b).max() / max(abs(b).max(), floor))
+
+
+def half_live(net: Net, unit: str, seed: int = 2) -> dict[str, np.ndarray]:
+    """A mask on every layer but the last, about half its units live."""
+    from edgecl.masks import unit_shape
+
+    rng = np.random.default_rng(seed)
+    shapes = {k: unit_shape(unit, net.weights()[f"{k}.weight"]) for k in list(net.layers())[:-1]}
+    return {k: rng.permutation(prod(s)).reshape(s) % 2 == 0 for k, s in shapes.items()}

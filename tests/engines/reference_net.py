@@ -1,0 +1,126 @@
+"""Nets in float64 by sums over taps and plain formulas: slow, and written apart from any engine. Autograd differentiates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from edgecl.nets import Net
+from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.types import Pass
+
+T = torch.Tensor
+P = dict[str, T]
+
+
+def _taps(x: T, kernel: int, stride: int) -> T:
+    """[kernel², N, C, H', W']: what each tap of a window sees."""
+    h, w = ((n - kernel) // stride + 1 for n in x.shape[2:])
+    seen = [x[:, :, i : i + stride * h : stride, j : j + stride * w : stride] for i in range(kernel) for j in range(kernel)]
+    return torch.stack([s[:, :, :h, :w] for s in seen])
+
+
+def _conv2d(n: Conv2d, p: P, train: bool, x: T) -> T:
+    taps = _taps(F.pad(x, [n.padding] * 4), n.kernel, n.stride)
+    k, batch, c, h, w = taps.shape
+    taps = taps.reshape(k, batch, n.groups, c // n.groups, h, w)
+    weight = p[f"{n.name}.weight"].reshape(n.groups, n.out // n.groups, c // n.groups, k)
+    out = torch.einsum("kngchw,gock->ngohw", taps, weight).reshape(batch, n.out, h, w)
+    return out + p[f"{n.name}.bias"].reshape(-1, 1, 1) if n.bias else out
+
+
+def _linear(n: Linear, p: P, train: bool, x: T) -> T:
+    out = torch.einsum("ni,oi->no", x, p[f"{n.name}.weight"])
+    return out + p[f"{n.name}.bias"] if n.bias else out
+
+
+def _batch_norm(n: BatchNorm, p: P, train: bool, x: T) -> T:
+    """Normalises by the biased variance; the running one moves towards the unbiased one, as in torch."""
+    axes = [i for i in range(x.ndim) if i != 1]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    mean, var = p[f"{n.name}.running_mean"], p[f"{n.name}.running_var"]
+    if train:
+        count = x.numel() // x.shape[1]
+        batch_mean = x.mean(axes)
+        batch_var = ((x - batch_mean.reshape(shape)) ** 2).mean(axes)
+        p[f"{n.name}.running_mean"] = (mean + n.momentum * (batch_mean - mean)).detach()
+        p[f"{n.name}.running_var"] = (var + n.momentum * (batch_var * count / (count - 1) - var)).detach()
+        mean, var = batch_mean, batch_var
+    scale = p[f"{n.name}.weight"] / torch.sqrt(var + n.eps)
+    return (x - mean.reshape(shape)) * scale.reshape(shape) + p[f"{n.name}.bias"].reshape(shape)
+
+
+def _pool(n: Pool, p: P, train: bool, x: T) -> T:
+    taps = _taps(x, n.kernel, n.stride)
+    return taps.max(0).values if n.kind == "max" else taps.mean(0)
+
+
+OPS: dict[type[Node], Callable[..., T]] = {
+    Conv2d: _conv2d,
+    Linear: _linear,
+    BatchNorm: _batch_norm,
+    Relu: lambda n, p, train, x: torch.where(x > 0, x, 0),
+    Add: lambda n, p, train, a, b: a + b,
+    Pool: _pool,
+    GlobalPool: lambda n, p, train, x: x.sum((2, 3)) / (x.shape[2] * x.shape[3]),
+    Flatten: lambda n, p, train, x: x.reshape(len(x), -1),
+}
+
+
+def values(net: Net, p: P, x: T, train: bool) -> dict[str, T]:
+    """Every node's output; in training the batch is one group, and running statistics in `p` are replaced."""
+    out = {"x": x}
+    for node in net.nodes:
+        out[node.name] = OPS[type(node)](node, p, train, *(out[i] for i in node.inputs))
+    return out
+
+
+class Result:
+    """What a step from `arrays` gives, in float64 numpy."""
+
+    def __init__(self, net: Net, arrays: Mapping[str, np.ndarray], x: Sequence[np.ndarray], passes: Sequence[Pass]) -> None:
+        self.net, self.logits, self.features = net, [None] * len(x), [None] * len(x)
+        self._p = {k: torch.from_numpy(np.asarray(v, np.float64)) for k, v in arrays.items()}
+        self._leaves = {k: self._p[k].clone().requires_grad_() for k in net.weights()}
+        self._p |= self._leaves
+        for one in passes:
+            self._run([torch.from_numpy(np.asarray(x[i], np.float64)) for i in one.parts], one.parts)
+
+    def _run(self, x: list[T], parts: Sequence[int]) -> None:
+        out, rows = values(self.net, self._p, torch.cat(x), train=True), [len(a) for a in x]
+        split = zip(out[self.net.logits].split(rows), out[self.net.features].split(rows), strict=True)
+        for i, (logits, features) in zip(parts, split, strict=True):
+            self.logits[i], self.features[i] = logits, features
+
+    def gradients(self, d_logits: Sequence[Any], parts: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Of every weight, for d_logits; `parts` takes those parts alone."""
+        parts = range(len(d_logits)) if parts is None else parts
+        d = [torch.from_numpy(np.asarray(d_logits[i], np.float64)) for i in parts]
+        leaves = list(self._leaves.values())
+        found = torch.autograd.grad([self.logits[i] for i in parts], leaves, d, retain_graph=True, materialize_grads=True)
+        return {k: g.numpy() for k, g in zip(self._leaves, found, strict=True)}
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Running statistics after the step."""
+        return {k: self._p[k].numpy() for k in self.net.buffers()}
+
+    def outputs(self) -> list[np.ndarray]:
+        """Logits of every part, then its features."""
+        return [a.detach().numpy() for both in zip(self.logits, self.features, strict=True) for a in both]
+
+
+def predict(net: Net, arrays: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Logits with running statistics."""
+    p = {k: torch.from_numpy(np.asarray(v, np.float64)) for k, v in arrays.items()}
+    return values(net, p, torch.from_numpy(np.asarray(x, np.float64)), train=False)[net.logits].numpy()
+
+
+@torch.no_grad()
+def loss(net: Net, arrays: Mapping[str, np.ndarray], x: Sequence[np.ndarray], passes: Sequence[Pass], d: Sequence[Any]) -> float:
+    """Σ logits · d: the function whose gradient `backward(d)` is."""
+    result = Result(net, arrays, x, passes)
+    return sum(float((logits.detach().numpy() * one).sum()) for logits, one in zip(result.logits, d, strict=True))
