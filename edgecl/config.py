@@ -131,9 +131,16 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 """What a data set is usually trained with; "" for data from a file."""
 
+SHORT: dict[str, dict[str, Any]] = {"cifar10": {"train": {"epochs": 5}}}
+"""Laid over USUAL when `data.samples_per_class` asks for a short run: 50 epochs of dense ResNet-18 are hours on a CPU."""
+
+
 def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
     """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning."""
+    layers = list(layers)
     config = merge(Config(), USUAL.get(dataset, USUAL[""]))
+    if any(layer.get("data", {}).get("samples_per_class") for layer in layers if isinstance(layer.get("data"), Mapping)):
+        config = merge(config, SHORT.get(dataset, {}))
     for layer in layers:
         config = merge(config, layer)
     check(config)

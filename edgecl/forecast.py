@@ -55,9 +55,7 @@ def method_of(config: Config) -> Method:
 class Meter:
     """Prices a step and a change of masks for one configuration: the same prices for plan and loop."""
 
-    def __init__(
-        self, config: Config, costs: tuple[LayerCost, ...], layers: dict[str, MaskedLayer], method: Method
-    ) -> None:
+    def __init__(self, config: Config, costs: tuple[LayerCost, ...], layers: dict[str, MaskedLayer], method: Method) -> None:
         self.config, self.costs, self.layers = config, costs, layers
         self.draws = method.draws
         self.replay = (config.memory.batch or config.train.batch) * method.draws

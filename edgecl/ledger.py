@@ -62,9 +62,7 @@ class Ledger:
 
     def report(self, dense: Ledger) -> dict[str, Any]:
         """What ledger.json holds, beside the baseline for the stream seen so far."""
-        by_layer = {
-            c.name: dict(zip(KINDS, map(int, self.table[:, i]), strict=True)) for i, c in enumerate(self.costs)
-        }
+        by_layer = {c.name: dict(zip(KINDS, map(int, self.table[:, i]), strict=True)) for i, c in enumerate(self.costs)}
         return {
             "executed": self.executed,
             "paper": self.paper,

@@ -22,7 +22,7 @@ from edgecl.ledger import Ledger
 from edgecl.metrics import summary
 from edgecl.plan import Plan
 from edgecl.state import Setup, State, fresh, restore
-from edgecl.types import DataError, StoreError, Stream
+from edgecl.types import ConfigError, DataError, StoreError, Stream
 
 
 def workload(stream: Stream) -> Workload:
@@ -70,7 +70,10 @@ def recorded_config(run: Path) -> Config:
     recorded = runfolder.read_config(run)
     if "config" not in recorded:
         raise StoreError(f"{run / runfolder.CONFIG}: holds no 'config'")
-    return configs.resolve("", [recorded["config"]])
+    try:
+        return configs.resolve("", [recorded["config"]])
+    except ConfigError as e:
+        raise ConfigError(f"{run / runfolder.CONFIG}: {e}") from None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,14 @@ SMALL = (
 )
 """Two tasks of 100 samples, 6 steps an epoch."""
 
-SPARCL = ("mask.sparsity=0.7", "tdm.expand=0.05", "tdm.swap=0.05", "tdm.every=0.25", "ddr.share=0.3", "dgm={share: 0.6, every: 4}")
+SPARCL = (
+    "mask.sparsity=0.7",
+    "tdm.expand=0.05",
+    "tdm.swap=0.05",
+    "tdm.every=0.25",
+    "ddr.share=0.3",
+    "dgm={share: 0.6, every: 4}",
+)
 """All parts of SparCL on."""
 
 

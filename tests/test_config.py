@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -169,7 +168,9 @@ def valid(key: str) -> st.SearchStrategy[Any]:
     return st.integers(int(low), int(high)) if isinstance(old, int) else st.floats(low, high)
 
 
-anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2))
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2)
+)
 plain_keys = st.sampled_from([k for k in KEYS if not k.startswith("method.")])
 methods = st.sampled_from(sorted(METHODS))
 
@@ -193,11 +194,14 @@ def test_valid_values_resolve_and_survive_yaml(pairs: list[tuple[str, Any]], met
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([*KEYS, "mask", "method", "", "x.y", "method.name.z"]), anything)
 def test_anything_else_is_one_line_that_names_the_key(key: str, value: Any) -> None:
+    said = ""
     try:
         config = resolve("digits", [nested(key, value)])
     except ConfigError as e:
-        assert "\n" not in str(e)
-        assert re.split(r"[.]", key)[0] in str(e)
+        said = str(e)
+    if said:
+        assert "\n" not in said
+        assert key.split(".")[0] in said
     else:
         assert resolve("", [config.to_dict()]) == config
 

@@ -64,7 +64,9 @@ def test_by_hand(group: int, seen: int, expected: Accuracy) -> None:
 
 def test_classes_need_not_come_in_order() -> None:
     mixed = Stream("s", tuple("abcd"), ((3, 1), (2, 0)), (), BY_HAND.tests, BY_HAND.preprocess)
-    swapped = Stream("s", tuple("abcd"), ((3, 1), (2, 0)), (), (samples([3, 1], [3, 1]), samples([2, 0], [2, 0])), mixed.preprocess)
+    swapped = Stream(
+        "s", tuple("abcd"), ((3, 1), (2, 0)), (), (samples([3, 1], [3, 1]), samples([2, 0], [2, 0])), mixed.preprocess
+    )
     assert evaluate.evaluate(Oracle(TABLE), swapped, 0, 1) == Accuracy(1.0, 1.0)
     assert evaluate.evaluate(Oracle(TABLE), swapped, 1, 2) == Accuracy(1.0, 1.0)
 

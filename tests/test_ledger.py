@@ -227,7 +227,11 @@ def test_the_report_adds_up() -> None:
     ledger = filled()
     report = json.loads(json.dumps(ledger.report(dense)))
     assert {"executed", "paper", "dense_executed", "dense_paper", "ratio"} <= set(report)
-    assert report["executed"] == sum(report["by_kind"].values()) == sum(n for row in report["by_layer"].values() for n in row.values())
+    assert (
+        report["executed"]
+        == sum(report["by_kind"].values())
+        == sum(n for row in report["by_layer"].values() for n in row.values())
+    )
     assert report["by_layer"]["conv"]["upkeep"] == report["by_kind"]["upkeep"] == 276
     assert report["ratio"] == dense.executed / ledger.executed
     assert (report["paper"], report["dense_paper"], report["ratio_paper"]) == (3000, 27000, 9)

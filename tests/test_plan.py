@@ -127,7 +127,9 @@ def test_a_frozen_plan_is_the_plan() -> None:
 def test_the_baseline_is_dense_and_otherwise_the_same() -> None:
     config = configured("23x", mask__sparsity=0.5, train__batch=8, method="er").set("method.class_mask", "seen")
     base = plan.baseline(config)
-    changed = {k for k in ("data", "net", "method", "train", "memory", "mask", "tdm", "ddr", "dgm") if get(base, k) != get(config, k)}
+    changed = {
+        k for k in ("data", "net", "method", "train", "memory", "mask", "tdm", "ddr", "dgm") if get(base, k) != get(config, k)
+    }
     assert changed == {"mask"}
     assert (base.net.width, base.mask.sparsity, base.ddr.share, base.dgm.share, base.budget) == (0, 0, 0, 1, "")
 
@@ -162,7 +164,8 @@ def test_a_pinned_key_that_forbids_the_budget_is_named() -> None:
 def test_no_budget_at_all_can_be_met() -> None:
     said = refused(configured("2x", net__width=64, mask__sparsity=0.0), pinned=("net.width", "mask.sparsity"))
     assert re.fullmatch(
-        r"budget 2x: none can be met, the least cost is \d\.\d\d times the dense baseline's with mask.sparsity, net.width pinned", said
+        r"budget 2x: none can be met, the least cost is \d\.\d\d times the dense baseline's with mask.sparsity, net.width pinned",
+        said,
     )
 
 
@@ -204,9 +207,7 @@ factors = st.one_of(st.floats(1, 40), st.floats(40, 400)).map(lambda f: f"{f:.1f
 
 @settings(max_examples=80, deadline=None)
 @given(values, pins, works, factors)
-def test_any_plan_holds_or_the_nearest_does(
-    chosen: dict[str, Any], pinned: dict[str, Any], work: Workload, factor: str
-) -> None:
+def test_any_plan_holds_or_the_nearest_does(chosen: dict[str, Any], pinned: dict[str, Any], work: Workload, factor: str) -> None:
     config = configured(f"{factor}x", **chosen)
     for key, value in pinned.items():
         config = config.set(key, value)
@@ -217,7 +218,9 @@ def test_any_plan_holds_or_the_nearest_does(
         return
     holds(made, work, factor)
     assert all(get(made.config, key) == value for key, value in pinned.items())
-    assert all(getattr(made.config, k) == getattr(config, k) for k in ("data", "method", "train", "memory", "tdm", "seed", "budget"))
+    assert all(
+        getattr(made.config, k) == getattr(config, k) for k in ("data", "method", "train", "memory", "tdm", "seed", "budget")
+    )
     if "mask.sparsity" not in pinned and made.config.mask.sparsity:
         assert denser(made, work).ledger.executed > made.limit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -140,7 +141,7 @@ def test_samples(config: Config, sizes: list[int]) -> None:
         mine = [e for e in rows if e.task == task]
         assert [e.epoch for e in mine] == list(range(config.train.epochs))
         assert mine[0].samples == size
-        assert all(b.samples == a.samples - a.drop >= 1 for a, b in zip(mine, mine[1:], strict=False))
+        assert all(b.samples == a.samples - a.drop >= 1 for a, b in pairwise(mine))
         assert all(e.steps == max(1, e.samples // config.train.batch) for e in mine)
         assert sum(e.drop for e in mine) <= size * config.ddr.share
         assert not mine[-1].drop  # nobody would see it

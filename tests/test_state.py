@@ -26,7 +26,13 @@ def plain(state: State) -> dict[str, Any]:
     arrays |= state.memory.arrays() if state.memory else {}
     counters = {k: getattr(state, k) for k in ("at", "step", "loss", "right", "gathered", "seconds", "snapshots", "accuracy")}
     described = {k: (str(a.dtype), a.shape, a.tobytes()) for k, a in arrays.items()}
-    return {**described, **counters, "rng": state.rng.bit_generator.state, "ledger": state.ledger.state(), "end": state.metrics.offset}
+    return {
+        **described,
+        **counters,
+        "rng": state.rng.bit_generator.state,
+        "ledger": state.ledger.state(),
+        "end": state.metrics.offset,
+    }
 
 
 def stopped_at(run: Path, step: int, *sets: str) -> tuple[Setup, State]:
@@ -170,7 +176,9 @@ def test_a_mask_of_an_unknown_layer_is_named(tmp_path: Path) -> None:
     setup, state = begun(tmp_path / "run", *SETS)
     state.live["conv9"] = np.ones((2, 2), np.bool_)
     states.save(setup, state)
-    with pytest.raises(StoreError, match=r"snapshots/001: mask of layer conv9 is \(2, 2\), but the configuration has it not masked"):
+    with pytest.raises(
+        StoreError, match=r"snapshots/001: mask of layer conv9 is \(2, 2\), but the configuration has it not masked"
+    ):
         states.restore(setup, session._engine(setup.plan))
 
 

@@ -97,7 +97,9 @@ def test_evaluation_is_counted_by_itself(tmp_path: Path) -> None:
     setup, state = finished(tmp_path / "run", *FEW)
     sizes = [len(t) for t in setup.stream.tests]
     forward = sum(2 * c.weights * c.positions for c in state.ledger.costs)
-    assert state.ledger.evaluation == forward * (3 * sum(sizes))  # all before, all after the first task (the second for transfer), all
+    assert state.ledger.evaluation == forward * (
+        3 * sum(sizes)
+    )  # all before, all after the first task (the second for transfer), all
     assert setup.plan.ledger.evaluation == 0
 
 
@@ -131,7 +133,7 @@ def test_memory_holds_samples_as_they_are_stored(tmp_path: Path) -> None:
 
 
 def test_a_sample_repeated_to_fill_a_batch_is_remembered_once(tmp_path: Path) -> None:
-    setup, state = finished(tmp_path / "run", *FEW, "train.batch=70", "memory.capacity=500")
+    _, state = finished(tmp_path / "run", *FEW, "train.batch=70", "memory.capacity=500")
     assert state.memory is not None
     assert state.memory.seen == 2 * 3 * 60  # 2 tasks, 3 epochs, 60 samples
     counts = np.unique(state.memory.ids[: state.memory.size], return_counts=True)[1]

@@ -58,7 +58,9 @@ def test_a_loss_that_is_nan_names_where(tmp_path: Path) -> None:
     steps = setup.epochs[0].steps
     poison(state, "conv2.weight", steps + 1)  # seen by the second step of the second epoch
     said = refused(setup, state)
-    assert said.startswith("loss is nan at task 1, epoch 2, step 2: first in bn2.running_mean; a lower train.rate than 0.05 may help; ")
+    assert said.startswith(
+        "loss is nan at task 1, epoch 2, step 2: first in bn2.running_mean; a lower train.rate than 0.05 may help; "
+    )
     assert said.endswith(f"last good snapshot: {run}/snapshots/001")
 
 

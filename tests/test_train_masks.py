@@ -33,7 +33,9 @@ def saved(setup: Setup, state: State) -> store.Snapshot:
 @pytest.mark.parametrize("unit", masks.UNITS)
 def test_counts_units_and_zeros_at_every_step(tmp_path: Path, unit: str, grow: str) -> None:
     width = 6 if unit == "block4x4" else 8  # blocks cut off at an edge as well
-    setup, state = begun(tmp_path / "run", *LIVELY, f"mask.unit={unit}", f"tdm.grow={grow}", f"net.width={width}", "train.epochs=3")
+    setup, state = begun(
+        tmp_path / "run", *LIVELY, f"mask.unit={unit}", f"tdm.grow={grow}", f"net.width={width}", "train.epochs=3"
+    )
     seen, snapshots = set(), 0
     for _ in ticks(setup, state):
         epoch = setup.epochs[state.at]
@@ -52,9 +54,7 @@ def test_counts_units_and_zeros_at_every_step(tmp_path: Path, unit: str, grow: s
 
 def test_masks_rest_at_their_size_between_tasks(tmp_path: Path) -> None:
     setup, state = begun(tmp_path / "run", *LIVELY)
-    sizes = []
-    for _ in ticks(setup, state):
-        sizes.append((setup.epochs[state.at].expanded, live_units(state)))
+    sizes = [(setup.epochs[state.at].expanded, live_units(state)) for _ in ticks(setup, state)]
     settled = {k: v.live for k, v in setup.layers.items()}
     extended = {k: v.live + v.extra for k, v in setup.layers.items()}
     assert all(settled[k] < extended[k] for k in settled)

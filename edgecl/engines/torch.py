@@ -18,6 +18,8 @@ from edgecl.nets.graph import Net
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Pass, StoreError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+SMALL = 20_000_000  # multiply-adds a sample
+THREADS = torch.get_num_threads()  # torch's own choice, before any engine changed it
 
 
 class TorchEngine:
@@ -34,14 +36,17 @@ class TorchEngine:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        """`threads` 0 leaves torch's choice; `together` runs all passes as one with grouped statistics (default: on CUDA)."""
+        """`threads` 0: one for a net of less than SMALL, else torch's choice.
+
+        `together` runs all passes as one with grouped statistics (default: on CUDA).
+        """
         self.net = net
         self.xp: Any = xp_torch
         self.device = _device(device)
         self.momentum, self.weight_decay = momentum, weight_decay
         self.together = self.device.type == "cuda" if together is None else together
         self.precision = precision
-        _set_up_torch(threads, precision)
+        _set_up_torch(threads or _threads(net), precision)
         self.p = {k: self._new(s) for k, s in {**net.weights(), **net.buffers()}.items()}
         self.trained = list(net.weights())
         for name in self.trained:
@@ -236,11 +241,15 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _threads(net: Net) -> int:
+    """Two threads on a step of a millisecond wait for each other most of the time."""
+    return 1 if sum(node.macs(*shapes) for node, shapes in net.walk()) < SMALL else THREADS
+
+
 def _set_up_torch(threads: int, precision: str) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"engine.precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
