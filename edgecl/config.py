@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import reduce
 from typing import Any, get_type_hints
 
 import yaml
@@ -137,12 +138,10 @@ SHORT: dict[str, dict[str, Any]] = {"cifar10": {"train": {"epochs": 5}}}
 
 def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
     """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning."""
-    layers = list(layers)
-    config = merge(Config(), USUAL.get(dataset, USUAL[""]))
-    if any(layer.get("data", {}).get("samples_per_class") for layer in layers if isinstance(layer.get("data"), Mapping)):
-        config = merge(config, SHORT.get(dataset, {}))
-    for layer in layers:
-        config = merge(config, layer)
+    given, usual = list(layers), merge(Config(), USUAL.get(dataset, USUAL[""]))
+    config = reduce(merge, given, usual)
+    if config.data.samples_per_class and dataset in SHORT:
+        config = reduce(merge, [SHORT[dataset], *given], usual)
     check(config)
     return config
 
