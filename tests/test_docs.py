@@ -1,4 +1,4 @@
-"""What the pages say is so: links, paths, commands, keys, figures, and the format of a run folder."""
+"""What the pages say is so: links, paths, commands, keys and figures. `test_docs_format.py` has the run folder."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pytest
 import yaml
-from run_cases import SPARCL, begun, events, to_end
 from test_floors import FLOORS
 
 from edgecl import config as configs
-from edgecl import masks, plan, profiles, session, store
+from edgecl import plan, profiles
 from edgecl.cli import cli
 from edgecl.cli.options import KEYS, choose
 from edgecl.cli.plantext import chain
-from edgecl.config import USUAL, Config
+from edgecl.config import SHORT, USUAL, Config
 from edgecl.forecast import Workload, simulate
-from edgecl.ledger import KINDS
 from edgecl.limits import CHOICES
 from edgecl.methods import METHODS, options
 from edgecl.methods.base import CLASS_MASKS, PASSES
+from edgecl.types import EdgeclError
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("bench", "deploy", "docs", "edgecl", "models", "tests", "tools")
 PAGES = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
-FORMAT, SPARCL_PAGE = ROOT / "docs/formats/run.md", ROOT / "docs/sparcl.md"
+SPARCL_PAGE = ROOT / "docs/sparcl.md"
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -137,14 +135,19 @@ def parsed(args: list[str], *, whole: bool) -> click.Context | None:
 
 @on_pages
 def test_commands_have_the_options_they_show(page: Path) -> None:
-    for line, whole in lines(page):
-        for args in calls(line):
-            try:
-                context = parsed(args, whole=whole)
-                if whole and context is not None and "sets" in context.params:
-                    check_values(context.params)
-            except Exception as e:
-                raise AssertionError(f"{line.strip()}: {e}") from e
+    wrong = [fault for line, whole in lines(page) for args in calls(line) if (fault := refused(args, whole=whole))]
+    assert wrong == []
+
+
+def refused(args: list[str], *, whole: bool) -> str:
+    """Why the command line would refuse these arguments; empty if it would not."""
+    try:
+        context = parsed(args, whole=whole)
+        if whole and context is not None and "sets" in context.params:
+            check_values(context.params)
+    except (click.ClickException, EdgeclError, AssertionError) as e:
+        return f"{shlex.join(args)}: {e.format_message() if isinstance(e, click.ClickException) else e}"
+    return ""
 
 
 def check_values(given: dict[str, Any]) -> None:
@@ -173,7 +176,12 @@ def test_the_table_of_keys_is_the_configuration() -> None:
 
 
 def test_the_table_of_usual_values_is_the_codes() -> None:
-    (rows,) = tables(section(SPARCL_PAGE, "What a data set changes"))
+    text = section(SPARCL_PAGE, "What a data set changes")
+    (rows,) = tables(text)
+    short = re.findall(r"usual `(\S+)` of `(\S+)` is `(\S+)`", text)
+    assert {data: {tuple(key.split(".")): int(n)} for key, data, n in short} == {
+        data: {(top, key): n for top, values in layer.items() for key, n in values.items()} for data, layer in SHORT.items()
+    }
     said: dict[str, dict[str, Any]] = {"cifar10": {}, "digits": {}, "": {}}
     for row in rows:
         for data, cell in zip(said, row[1:], strict=True):
@@ -224,101 +232,3 @@ def test_figures_of_records_are_the_records() -> None:
 def test_the_picture_of_the_floors() -> None:
     (rows,) = tables(section(ROOT / "docs/adr/0001-floors.md", "Decision"))
     assert [(int(row[0]), set(code(row[1]))) for row in rows] == list(enumerate(FLOORS))
-
-
-# ---- the run folder ----
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of one epoch a task, with every kind of array and event."""
-    folder = tmp_path_factory.mktemp("docs") / "run"
-    setup, state = begun(folder, *SPARCL, "tdm.enabled=false", "train.epochs=1", "train.momentum=0.9")
-    state.warnings.append("of a resumed run")
-    to_end(setup, state)
-    session.result(setup, state)
-    return folder
-
-
-def newest(run: Path) -> Path:
-    return run / "snapshots" / f"{store.latest(run):03d}"
-
-
-def test_files(run: Path) -> None:
-    (rows,) = tables(section(FORMAT, "Files"))
-    assert {p.name for p in run.iterdir()} == {name.rstrip("/") for name in first(rows)[:-1] if name not in ("001", "002", "dense/")} | {".lock"}
-    headings = {p.name for p in newest(run).iterdir()}
-    assert all(f"### {name}\n" in FORMAT.read_text() for name in headings)
-
-
-def test_config(run: Path) -> None:
-    (rows,) = tables(section(FORMAT, "config.yaml"))
-    recorded = yaml.safe_load((run / "config.yaml").read_text())
-    keys = ["config"] + [f"{top}.{key}" for top, values in recorded.items() if top != "config" for key in values]
-    assert sorted(first(rows)) == sorted([*keys, "compare"])
-
-
-@pytest.mark.parametrize("kind", ["task", "epoch", "end", "warning"])
-def test_events(run: Path, kind: str) -> None:
-    (rows,) = tables(section(FORMAT, kind))
-    seen = events(run, kind)
-    assert seen
-    assert all(list(event) == [code(row[0])[0] for row in rows] for event in seen)
-
-
-def test_ledger_and_result(run: Path) -> None:
-    keys, kinds = tables(section(FORMAT, "ledger.json"))
-    ledger = json.loads((run / "ledger.json").read_text())
-    assert list(ledger) == first(keys)
-    assert list(ledger["by_kind"]) == list(KINDS) == first(kinds)
-    assert sum(ledger["by_kind"].values()) == ledger["executed"]
-    (rows,) = tables(section(FORMAT, "result.json"))
-    assert list(json.loads((run / "result.json").read_text())) == first(rows)
-
-
-def test_state(run: Path) -> None:
-    keys, state = tables(section(FORMAT, "state.json"))
-    body = json.loads((newest(run) / "state.json").read_text())
-    assert list(body) == first(keys)
-    assert list(body["state"]) == [code(row[0])[0] for row in state]
-
-
-def test_names_of_arrays(run: Path) -> None:
-    snapshot = store.load(run, store.latest(run) or 0)
-    (memory,) = tables(section(FORMAT, "memory.safetensors"))
-    assert set(snapshot.memory) == set(first(memory))
-    names, units = tables(section(FORMAT, "masks.safetensors"))
-    layers = {name.split(".", 1)[1] for name in snapshot.masks}
-    assert set(snapshot.masks) == {n.replace("<layer>", layer) for n in first(names) for layer in layers}
-    assert first(units) == list(masks.UNITS)
-    (weights,) = tables(section(FORMAT, "weights.safetensors"))
-    patterns = [re.sub("<[a-z]+>", r".+", re.escape(n)) for n in first(weights)]
-    assert all(any(re.fullmatch(p, name) for p in patterns) for name in snapshot.weights)
-    assert all(any(re.fullmatch(p, name) for name in snapshot.weights) for p in patterns)
-
-
-def test_the_page_has_a_reader_that_works(run: Path) -> None:
-    (program,) = [text for language, text in FENCED.findall(FORMAT.read_text()) if language == "python"]
-    names: dict[str, Any] = {}
-    exec(program, names)
-    read, own = names["read_snapshot"](newest(run)), store.load(run, store.latest(run) or 0)
-    for here, there in zip(read[:3], own[:3], strict=True):
-        assert list(here) == list(there)
-        assert all(here[k].dtype == there[k].dtype and np.array_equal(here[k], there[k]) for k in there)
-    assert read[3] == own.state
-
-
-def test_the_reader_sees_damage(run: Path, tmp_path: Path) -> None:
-    (program,) = [text for language, text in FENCED.findall(FORMAT.read_text()) if language == "python"]
-    names: dict[str, Any] = {}
-    exec(program, names)
-    for broken in newest(run).iterdir():
-        copy = tmp_path / broken.name
-        copy.mkdir()
-        for file in newest(run).iterdir():
-            data = bytearray(file.read_bytes())
-            if file == broken:
-                data[-3] ^= 1
-            (copy / file.name).write_bytes(data)
-        with pytest.raises(ValueError, match="damaged|JSON|delimiter|Extra|Expecting"):
-            names["read_snapshot"](copy)
