@@ -17,7 +17,7 @@ WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
 """Shares of the full width that the planner tries, widest first."""
 
 MOST_SPARSE = 0.9
-"""The planner narrows the net rather than prune more than this share: beyond it, whole kernels lose more accuracy than width."""
+"""The planner narrows the net rather than prune more than this: narrow nets gain more on the clock (docs/adr/0003)."""
 
 DDR_SHARE, DGM_SHARE = 0.3, 0.8
 """What a budget turns on unless pinned: SparCL's 30 % of the data removed, and 80 % of live units updated."""

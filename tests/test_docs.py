@@ -232,3 +232,15 @@ def test_figures_of_records_are_the_records() -> None:
 def test_the_picture_of_the_floors() -> None:
     (rows,) = tables(section(ROOT / "docs/adr/0001-floors.md", "Decision"))
     assert [(int(row[0]), set(code(row[1]))) for row in rows] == list(enumerate(FLOORS))
+
+
+def test_the_readme_shows_the_records_figures() -> None:
+    rows = re.findall(
+        r"\| \[([\w-]+)\]\(bench/records/\1\) \| .* \| (.+)× \| (.+)× \| (.+) \| (.+) \| (.+) \|",
+        (ROOT / "README.md").read_text(),
+    )
+    assert rows
+    for name, *shown in rows:
+        said = json.loads((ROOT / "bench/records" / name / "result.json").read_text())
+        shares = [100 * said[k] for k in ("class_il_accuracy", "task_il_accuracy", "class_il_forgetting")]
+        assert shown == [f"{v:.1f}" for v in (said["ratio"], said["ratio_paper"], *shares)], name

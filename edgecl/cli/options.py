@@ -118,7 +118,9 @@ def _absolute(config: Config) -> Config:
         config = config.set("data.root", _from_root(config.data.root))
     elif config.data.name.lower().endswith(".npz"):
         config = config.set("data.name", _from_root(config.data.name))
-    return config.set("net.name", _from_root(config.net.name)) if config.net.name.endswith((".yaml", ".yml")) else config
+    for key, value in (("net.name", config.net.name), ("device", config.device)):
+        config = config.set(key, _from_root(value)) if value.endswith((".yaml", ".yml")) else config
+    return config
 
 
 def _from_root(path: str) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgecl.engines.base import Engine
 from edgecl.nets.graph import Net
 from edgecl.types import ConfigError
 
-ENGINES = ("torch",)
 
-
-def make_engine(name: str, net: Net, **options: Any) -> Engine:
-    """The engine `name` for a net; raises ConfigError where it is unknown or can't run here."""
-    if name not in ENGINES:
-        raise ConfigError(f"engine.name: unknown engine {name!r}; known: {', '.join(ENGINES)}")
+def _torch(net: Net, **options: Any) -> Engine:
     try:
         from edgecl.engines.torch import TorchEngine
     except ModuleNotFoundError as e:
@@ -22,6 +18,16 @@ def make_engine(name: str, net: Net, **options: Any) -> Engine:
             raise
         raise ConfigError('engine torch: torch is not installed; pip install "edgecl[torch]"') from None
     return TorchEngine(net, **options)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"torch": _torch}
+
+
+def make_engine(name: str, net: Net, **options: Any) -> Engine:
+    """The engine `name` for a net; raises ConfigError where it is unknown or can't run here."""
+    if name not in ENGINES:
+        raise ConfigError(f"engine.name: unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    return ENGINES[name](net, **options)
 
 
 __all__ = ["ENGINES", "Engine", "make_engine"]
