@@ -34,6 +34,13 @@ class Progress(NamedTuple):
     loss: float
 
 
+class Testing(NamedTuple):
+    """A group of classes is about to be tested, which can take longer than a step; never stored. Counts from 1."""
+
+    group: int
+    groups: int
+
+
 class Stopped(Exception):
     """The user asked the loop to stop; a snapshot holds all that was done."""
 
@@ -48,7 +55,7 @@ def train_step(engine: Engine, method: Method, setup: Setup, score: bool, batch:
     return StepResult(loss.value, outputs[0].logits)
 
 
-def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event | Progress]:
+def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event | Progress | Testing]:
     """Trains from wherever `state` is to the end of the stream; yields what happens.
 
     Raises Stopped after a snapshot when `stopping()` turns true, BudgetError likewise at the budget's end, NumericError
@@ -184,7 +191,7 @@ def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
     return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)
 
 
-def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
+def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Testing]:
     """Curate, change masks, evaluate at a task's end, snapshot."""
     seen = epoch.steps * setup.config.train.batch
     live = sum(int(m.sum()) for m in state.live.values())
@@ -278,13 +285,16 @@ def _choose_gradients(setup: Setup, state: State) -> None:
 # evaluation
 
 
-def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event]:
+def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event | Testing]:
     """A row of the accuracy matrices: groups learned, and the next one for forward transfer (all of them at first)."""
     stream = setup.stream
     groups = len(stream.groups)
     seen = groups if setup.method.joint and learned else learned
     last = groups if not learned else min(seen + 1, groups)
-    row = [evaluate(state.engine, stream, g, seen) for g in range(last)]
+    row = []
+    for g in range(last):
+        yield Testing(g + 1, last)
+        row.append(evaluate(state.engine, stream, g, seen))
     state.ledger.add_evaluation(sum(len(stream.tests[g]) for g in range(last)), state.live_weights(setup))
     pad = [None] * (groups - last)
     rows = {"class_il": [a.class_il for a in row] + pad, "task_il": [a.task_il for a in row] + pad}

@@ -16,7 +16,7 @@ from edgecl import masks, session, store
 from edgecl.config import Config
 from edgecl.plan import Plan
 from edgecl.state import Setup, State
-from edgecl.train import Progress, train
+from edgecl.train import Progress, Testing, train
 from edgecl.types import Stream
 
 SMALL = (
@@ -68,7 +68,7 @@ def finished(run: Path, *sets: str) -> tuple[Setup, State]:
 
 def to_end(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
     """Trains, and returns the events."""
-    return [e for e in train(setup, state, stopping) if not isinstance(e, Progress)]
+    return [e for e in train(setup, state, stopping) if not isinstance(e, (Progress, Testing))]
 
 
 def ticks(setup: Setup, state: State) -> Iterator[Progress]:

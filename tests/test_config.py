@@ -44,6 +44,13 @@ def test_what_is_usual_for_a_data_set() -> None:
     assert resolve("", []) == resolve("my.npz", [])
 
 
+def test_few_samples_make_a_short_run_unless_epochs_are_given() -> None:
+    few = {"data": {"samples_per_class": 500}}
+    assert resolve("cifar10", [few]).train.epochs == 5
+    assert resolve("cifar10", [{"train": {"epochs": 9}}, few]).train.epochs == 9
+    assert resolve("cifar10", [few, {"data": {"samples_per_class": 0}}]).train.epochs == 50
+
+
 def test_a_config_is_not_changed_by_what_is_laid_over_it() -> None:
     config = resolve("digits", [])
     before = config.to_dict()

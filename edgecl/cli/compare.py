@@ -16,7 +16,7 @@ from edgecl.cli.progress import Tick, from_line
 from edgecl.cli.signals import Stop
 from edgecl.config import Config, get
 from edgecl.runfolder import CONFIG, read_metrics
-from edgecl.train import Event
+from edgecl.train import Event, Testing
 from edgecl.types import EdgeclError, StoreError
 
 FOLDER = "dense"  # within the run folder of what it is compared with
@@ -41,7 +41,7 @@ def command(run: Path, config: Config) -> list[str]:
     return [*start, "--config", str(run / CONFIG), *sets, "--run", str(run / FOLDER)]
 
 
-def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Event]:
+def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Testing | Event]:
     """Runs the baseline and yields what it tells. Raises BaselineError, or InterruptedRun if it was asked to stop."""
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         child = subprocess.Popen(
@@ -61,7 +61,7 @@ def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Event]:
         _check(run, child.returncode, said, stop)
 
 
-def _events(child: subprocess.Popen[str]) -> Iterator[Tick | Event]:
+def _events(child: subprocess.Popen[str]) -> Iterator[Tick | Testing | Event]:
     assert child.stdout is not None
     with child.stdout as lines:
         for line in lines:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edgecl import plan, schedule
 from edgecl.state import Setup, State
-from edgecl.train import Event, Progress, train
+from edgecl.train import Event, Progress, Testing, train
 
 
 class Tick(NamedTuple):
@@ -44,17 +44,23 @@ class Course:
         return Tick(done, self.starts[-1], at.task + 1, self.tasks, at.epoch + 1, self.epochs, at.loss, ratio)
 
 
-def follow(setup: Setup, state: State, stopping: Callable[[], bool]) -> Iterator[Tick | Event]:
+def follow(setup: Setup, state: State, stopping: Callable[[], bool]) -> Iterator[Tick | Testing | Event]:
     """train.train, with its steps as ticks. Raises what it raises."""
     course = Course(setup)
     for event in train(setup, state, stopping):
         yield course.tick(state, event) if isinstance(event, Progress) else event
 
 
-def as_line(event: Tick | Event) -> dict[str, Any]:
+PASSING: dict[str, type[Tick] | type[Testing]] = {"tick": Tick, "testing": Testing}
+"""What a run shows and does not store."""
+
+
+def as_line(event: Tick | Testing | Event) -> dict[str, Any]:
     """For a line of JSON; `from_line` reads it back."""
-    return {"event": "tick", **event._asdict()} if isinstance(event, Tick) else dict(event)
+    names = {kind: name for name, kind in PASSING.items()}
+    return dict(event) if isinstance(event, dict) else {"event": names[type(event)], **event._asdict()}
 
 
-def from_line(line: dict[str, Any]) -> Tick | Event:
-    return Tick(**{k: line[k] for k in Tick._fields}) if line.get("event") == "tick" else line
+def from_line(line: dict[str, Any]) -> Tick | Testing | Event:
+    kind = PASSING.get(str(line.get("event")))
+    return kind(**{k: line[k] for k in kind._fields}) if kind else line

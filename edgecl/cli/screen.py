@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from edgecl.cli import look
 from edgecl.cli.progress import Tick, as_line
 from edgecl.cli.text import duration, percent, times
-from edgecl.train import Event
+from edgecl.train import Event, Testing
 
 QUIET_LINES = 60.0  # seconds between lines where no bar moves
 SHOWN_GROUPS = 8  # a task's line names the accuracies of at most so many groups
@@ -27,13 +27,17 @@ def console_for(*, as_json: bool, quiet: bool) -> Console:
     return look.console(stderr=True, quiet=not sys.stderr.isatty()) if as_json else look.console()
 
 
-def show(console: Console, label: str, events: Iterable[Tick | Event], *, joint: bool = False) -> None:
+def show(console: Console, label: str, events: Iterable[Tick | Testing | Event], *, joint: bool = False) -> None:
     """Consumes a run's events. `label` names the run where two are compared; `joint` methods learn all groups at once."""
     bar = _Bar(console, label) if console.is_terminal and not console.quiet else None
     beat = time.monotonic()
     smooth = 0.0
     with bar.progress if bar else nullcontext():
         for event in events:
+            if isinstance(event, Testing):
+                if bar:
+                    bar.test(event)
+                continue
             if not isinstance(event, Tick):
                 _tell(console, label, event, joint)
                 beat = time.monotonic()
@@ -46,7 +50,7 @@ def show(console: Console, label: str, events: Iterable[Tick | Event], *, joint:
                 console.print(f"{_prefix(label)}{_where(event, smooth)}", soft_wrap=True)
 
 
-def emit(events: Iterable[Tick | Event], every: float = 0.2) -> None:
+def emit(events: Iterable[Tick | Testing | Event], every: float = 0.2) -> None:
     """One line of JSON an event on standard output, steps at most once in `every` seconds: for `--compare`."""
     last = 0.0
     for event in events:
@@ -68,6 +72,9 @@ class _Bar:
         # Without a total it only pulses: the untrained network is tested before the first step, which takes a while.
         self.id = self.progress.add_task(label or "train", total=None, where="starting")
         self.begun = False
+
+    def test(self, at: Testing) -> None:
+        self.progress.update(self.id, where=f"testing group {at.group}/{at.groups}")
 
     def move(self, tick: Tick, loss: float) -> None:
         where = _where(tick, loss)
