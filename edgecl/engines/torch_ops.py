@@ -55,8 +55,15 @@ RENDER: dict[type[Node], Callable[..., torch.Tensor]] = {
 
 
 def render(net: Net, p: Tensors, x: torch.Tensor, sizes: Sizes) -> dict[str, torch.Tensor]:
-    """Every node's output for a batch x [N, C, H, W]; running statistics in `p` are updated in place when `sizes` is given."""
+    """The net's outputs for a batch x [N, C, H, W], by node: logits and features.
+
+    Running statistics in `p` are updated in place when `sizes` is given. A value goes once nothing more reads it.
+    """
+    last = {i: node.name for node in net.nodes for i in node.inputs}
     values = {"x": x}
     for node in net.nodes:
         values[node.name] = RENDER[type(node)](node, p, sizes, *(values[i] for i in node.inputs))
+        for name in {*node.inputs, node.name} - {net.logits, net.features}:
+            if last.get(name, node.name) == node.name:
+                del values[name]
     return values
