@@ -59,6 +59,12 @@ class Meter:
         self.config, self.costs, self.layers = config, costs, layers
         self.draws = method.draws
         self.replay = (config.memory.batch or config.train.batch) * method.draws
+        self.mixed = sum(self._samples(p.parts) for p in method.passes() if 0 in p.parts and len(p.parts) > 1)
+
+    def _samples(self, parts: tuple[int, ...]) -> int:
+        """Samples of a pass: part 0 is the current batch, the others are draws."""
+        batch, draw = self.config.train.batch, self.config.memory.batch or self.config.train.batch
+        return sum(draw if part else batch for part in parts)
 
     def step(self, live: dict[str, int], updated: dict[str, int], *, gather: bool) -> tuple[I64, int]:
         """(table, paper) of one step; `gather` takes the gradient of all live weights (dense ones to grow by gradient)."""
@@ -66,7 +72,7 @@ class Meter:
         if gather:
             gathered = dense(self.costs) if self.config.tdm.grow == "gradient" else live
         batch = self.config.train.batch
-        table = step_table(self.costs, live, updated, gathered, batch, self.replay)
+        table = step_table(self.costs, live, updated, gathered, batch, self.replay, self.mixed if gather else 0)
         return table, step_paper(self.costs, live, updated, batch, self.draws)
 
     def upkeep(self, live: Mapping[str, int], epoch: schedule.Epoch) -> dict[int, int]:

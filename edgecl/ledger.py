@@ -78,19 +78,26 @@ class Ledger:
 
 
 def step_table(
-    costs: tuple[LayerCost, ...], live: Count, updated: Count, gathered: Count | None, current: int, replay: int
+    costs: tuple[LayerCost, ...],
+    live: Count,
+    updated: Count,
+    gathered: Count | None,
+    current: int,
+    replay: int,
+    again: int = 0,
 ) -> I64:
     """A step's FLOPs [KINDS, layers] with `current` and `replay` samples.
 
-    `gathered`: weights whose gradient the step takes in all, where it gathers more than it updates.
+    `gathered`: weights whose gradient the step takes in all, where it gathers more than it updates. `again`: samples of
+    passes that mix sources, which such a step sends back once for each source, since batch statistics tie them together.
     """
     rows = []
     for c in costs:
         forward, weight = c.flops(live[c.name]), c.flops(updated[c.name])
         back = forward if c.input_gradient else 0
-        scoring = c.flops(gathered[c.name]) - weight if gathered else 0
-        source = (forward, back, weight)
-        rows.append([n * f for n in (current, replay) for f in source] + [(current + replay) * scoring, 0])
+        whole = c.flops(gathered[c.name]) if gathered else 0
+        scoring = (current + replay) * (whole - weight) + again * (back + whole) if gathered else 0
+        rows.append([n * f for n in (current, replay) for f in (forward, back, weight)] + [scoring, 0])
     return np.array(rows, np.int64).T
 
 

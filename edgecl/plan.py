@@ -77,6 +77,9 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> P
     if factor is None:
         return _plan(config, work, reference, None)
     limit = _limit(reference, factor)
+    plain = _plan(config, work, reference, limit)
+    if plain.ledger.executed <= limit:
+        return plain
     for candidate in _candidates(config, pinned):
         plan = _fit(candidate, work, reference, limit, pinned)
         if plan is not None:
