@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import reduce
@@ -118,14 +118,14 @@ class Config:
 
     def set(self, key: str, value: Any) -> Config:
         """A copy with one value changed; `key` is dotted. Raises ConfigError that names the key and the nearest known."""
-        return merge(self, _nest(key, value))
+        return merge(self, nest(key, value))
 
 
 USUAL: dict[str, dict[str, Any]] = {
     "cifar10": {"net": {"name": "resnet18"}, "train": {"epochs": 50}},
     "digits": {
         "net": {"name": "small_cnn"},
-        "train": {"epochs": 20, "batch": 16, "rate": 0.05},
+        "train": {"epochs": 20, "batch": 16, "rate": 0.05, "schedule": "cosine"},
         "memory": {"capacity": 100},
     },
     "": {"net": {"name": "small_cnn"}, "train": {"epochs": 20}},
@@ -137,11 +137,17 @@ SHORT: dict[str, dict[str, Any]] = {"cifar10": {"train": {"epochs": 5}}}
 
 
 def resolve(dataset: str, layers: Iterable[Mapping[str, Any]]) -> Config:
-    """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning."""
+    """Defaults, then what is usual for `dataset` (a registry name, or "" for a file), then `layers`, later ones winning.
+
+    No epochs and no net, as a layer may say, are the usual ones.
+    """
     given, usual = list(layers), merge(Config(), USUAL.get(dataset, USUAL[""]))
     config = reduce(merge, given, usual)
     if config.data.samples_per_class and dataset in SHORT:
-        config = reduce(merge, [SHORT[dataset], *given], usual)
+        usual = merge(usual, SHORT[dataset])
+        config = reduce(merge, given, usual)
+    for key in ("train.epochs", "net.name"):
+        config = config.set(key, get(config, key) or get(usual, key))
     check(config)
     return config
 
@@ -198,8 +204,8 @@ def _typed(where: str, value: Any, kind: type) -> Any:
     if kind is float and type(value) in (int, str):  # YAML takes 1e-3, which lacks a dot, for text
         with suppress(ValueError, OverflowError):
             return float(value)
-    if kind is str and type(value) in (int, float):
-        return str(value)
+    if kind is str and (value is None or type(value) in (int, float)):  # nothing after the = is no text
+        return "" if value is None else str(value)
     if type(value) is not kind:
         raise ConfigError(f"{where}: expected {kind.__name__}, got {value!r}")
     return value
@@ -229,6 +235,8 @@ def check(config: Config) -> None:
         value = get(config, key)
         if not low <= value <= high:
             raise ConfigError(f"{key}: {value!r} is not between {low:g} and {high:g}")
+    if (config.engine.precision, config.engine.device) == ("tf32", "cpu"):
+        raise ConfigError("engine.precision: tf32 needs engine.device=cuda")
     make_method(config.method["name"], {key: value for key, value in config.method.items() if key != "name"})
 
 
@@ -240,7 +248,8 @@ def get(config: Config, key: str) -> Any:
     return value
 
 
-def _nest(key: str, value: Any) -> dict[str, Any]:
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """`value` under a dotted key."""
     nested: Any = value
     for part in reversed(key.split(".")):
         nested = {part: nested}
@@ -253,14 +262,20 @@ def parse_set(text: str) -> tuple[str, dict[str, Any]]:
     if not equals or not key:
         raise ConfigError(f"--set {text!r}: expected key.sub=value")
     try:
-        return key, _nest(key, yaml.safe_load(value))
+        return key, nest(key, yaml.safe_load(value))
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2024-13-01
         raise ConfigError(f"--set {key}: can't read the value {value!r}") from None
 
 
-def dotted(values: Mapping[str, Any], prefix: str = "") -> set[str]:
-    """Dotted keys of a nested mapping: what a user has pinned."""
-    keys: set[str] = set()
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of a nested mapping."""
     for key, value in values.items():
-        keys |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}"}
-    return keys
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def dotted(values: Mapping[str, Any]) -> set[str]:
+    """Dotted keys of a nested mapping: what a user has pinned."""
+    return {key for key, _ in leaves(values)}

@@ -86,7 +86,8 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> P
             return plan
     tightest = min((_plan(c, work, reference, None) for c in _tightest(config, pinned)), key=lambda p: p.ledger.executed)
     held = sorted(k for k in pinned if k in OPEN)
-    raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}" + (f" with {', '.join(held)} pinned" if held else ""))
+    why = f" with {', '.join(held)} pinned" if held else _reach(tightest.config)
+    raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
 
 
 def frozen(config: Config, work: Workload) -> Plan:
@@ -110,7 +111,15 @@ def _nearest(tightest: Plan) -> str:
     tenths = tightest.dense.executed * 10 // tightest.ledger.executed
     if tenths < 10:
         return f"none can be met, the least cost is {1 / tightest.ratio:.2f} times the dense baseline's"
-    return f"the nearest possible is {tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x")
+    factor = f"{tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x")
+    return f"the nearest possible is {factor}"
+
+
+def _reach(tightest: Config) -> str:
+    """What the nearest possible takes, so that a user sees what stands in the way."""
+    width, share = tightest.net.width, tightest.mask.sparsity
+    how = [f"width {width}"] * bool(width) + [f"{share:.0%} masked but for stem, shortcuts and classifier"] * bool(share)
+    return f" at {', '.join(how)}" if how else ""
 
 
 def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgecl import config as configs
 from edgecl import environment, plan, runfolder, schedule, store
+from edgecl import state as states
 from edgecl.config import Config
 from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
@@ -52,17 +53,30 @@ def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | No
 def resume(run: Path) -> tuple[Setup, State]:
     """The run in `run`, from its newest snapshot.
 
-    Raises DataError if the samples are not those that it began with. Where the machine or the versions differ, `train`
-    yields a warning first: results then differ in the last bits from those of an unbroken run.
+    Raises DataError if the samples are not those that it began with, StoreError if the configuration is not. Where the
+    machine or the versions differ, `train` yields a warning first: results then differ in the last bits from those of an
+    unbroken run.
     """
-    recorded, config = runfolder.read_config(run), recorded_config(run)
-    stream = read_stream(config)
-    _check_data(run, recorded.get("data"), stream)
-    chosen = plan.frozen(config, workload(stream))
-    setup, engine = _setup(run, chosen, stream), _engine(chosen)
+    setup = _recorded(run)
+    engine = _engine(setup.plan)
     state = restore(setup, engine)
-    state.warnings += _moved(recorded.get("environment") or {}, _environment(engine))
+    state.warnings += _moved(runfolder.read_config(run).get("environment") or {}, _environment(engine))
     return setup, state
+
+
+def check(run: Path) -> None:
+    """Raises what `resume` does if it finds other samples or another configuration; nothing is changed."""
+    setup, number = _recorded(run), store.latest(run)
+    if number is not None:
+        states.load(setup, number)
+
+
+def _recorded(run: Path) -> Setup:
+    """As config.yaml has it, on the samples that the run began with."""
+    config = recorded_config(run)
+    stream = read_stream(config)
+    _check_data(run, runfolder.read_config(run).get("data"), stream)
+    return _setup(run, plan.frozen(config, workload(stream)), stream)
 
 
 def recorded_config(run: Path) -> Config:
@@ -87,15 +101,13 @@ class Opened:
 
 
 def open_snapshot(run: Path, number: int | None = None) -> Opened:
-    """The network of a snapshot, the newest if none is named. Raises StoreError where there is none."""
-    config = recorded_config(run)
-    stream = read_stream(config)
-    setup = _setup(run, plan.frozen(config, workload(stream)), stream)
+    """The network of a snapshot, the newest if none is named. Raises as `resume` does, and StoreError where there is none."""
+    setup = _recorded(run)
     number = store.latest(run) if number is None else number
     if number is None:
         raise StoreError(f"{run}: has no snapshot yet")
-    snapshot, engine = store.load(run, number), _engine(setup.plan)
-    engine.load(snapshot.weights)
+    engine = _engine(setup.plan)
+    snapshot = states.load(setup, number, engine)
     return Opened(setup, engine, number, _seen_groups(setup, snapshot.state["at"], snapshot.state["step"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecl import curate, masks, store
-from edgecl.config import Config
+from edgecl.config import Config, leaves
 from edgecl.curate import Learning
 from edgecl.engines import Engine
 from edgecl.forecast import Meter
@@ -19,7 +20,7 @@ from edgecl.memory import Reservoir
 from edgecl.methods import Method
 from edgecl.nets.init import initial
 from edgecl.plan import Plan
-from edgecl.runfolder import Metrics
+from edgecl.runfolder import CONFIG, Metrics
 from edgecl.schedule import Epoch
 from edgecl.types import F32, I64, Array, Bools, StoreError, Stream
 
@@ -153,6 +154,7 @@ def save(setup: Setup, state: State) -> Path:
         "ledger": state.ledger.state(),
         "accuracy": state.accuracy,
         "metrics_offset": state.metrics.offset,
+        "config": setup.config.to_dict(),
     }
     snapshot = store.Snapshot(state.engine.arrays(), {**live, **chosen}, arrays, plain)
     path = store.save(setup.run, state.snapshots + 1, snapshot)
@@ -161,6 +163,7 @@ def save(setup: Setup, state: State) -> Path:
 
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
+ELSEWHERE = ("device", "data.name", "data.root")  # may change: predictions, and where samples lie (a fingerprint checks them)
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 
@@ -169,10 +172,8 @@ def restore(setup: Setup, engine: Engine) -> State:
     number = store.latest(setup.run)
     if number is None:
         return fresh(setup, engine)
-    snapshot = store.load(setup.run, number)
-    _check(setup, number, snapshot)
+    snapshot = load(setup, number, engine)
     plain = snapshot.state
-    engine.load(snapshot.weights)
     state = State(
         _rng(plain["rng"]),
         engine,
@@ -193,9 +194,30 @@ def restore(setup: Setup, engine: Engine) -> State:
     return state
 
 
-def _check(setup: Setup, number: int, snapshot: store.Snapshot) -> None:
+def load(setup: Setup, number: int, engine: Engine | None = None) -> store.Snapshot:
+    """A snapshot that belongs to this run, its weights handed to the engine. Raises StoreError."""
+    snapshot, where = store.load(setup.run, number), f"{setup.run}/snapshots/{number:03d}"
+    _check_config(setup, where, snapshot.state.get("config", {}))
+    _check(setup, where, snapshot)
+    try:
+        if engine is not None:
+            engine.load(snapshot.weights)
+    except StoreError as e:
+        raise StoreError(f"{where}: {e}") from None
+    return snapshot
+
+
+def _check_config(setup: Setup, where: str, was: Mapping[str, Any]) -> None:
+    """Raises StoreError that names the first key in which the run's configuration is no longer the snapshot's."""
+    now = dict(leaves(setup.config.to_dict()))
+    for key, value in leaves(was):
+        if now.get(key) != value and key not in ELSEWHERE:
+            raise StoreError(f"{setup.run / CONFIG}: {key} is {now.get(key)!r}, but {where} was trained with {value!r}")
+
+
+def _check(setup: Setup, where: str, snapshot: store.Snapshot) -> None:
     """Raises StoreError that names what in a whole snapshot does not belong to this run."""
-    where, live = f"{setup.run}/snapshots/{number:03d}", _under("live.", snapshot.masks)
+    live = _under("live.", snapshot.masks)
     for name in {**setup.layers, **live}:
         shape = live[name].shape if name in live else "missing"
         wanted = setup.layers[name].shape if name in setup.layers else "not masked"

@@ -14,7 +14,7 @@ import yaml
 from run_cases import SPARCL, begun, configured, digits, finished, planned, ticks, to_end
 
 from edgecl import __version__, runfolder, session
-from edgecl.types import ConfigError, StoreError
+from edgecl.types import ConfigError, DataError, StoreError
 
 # ---- config.yaml ----
 
@@ -176,6 +176,17 @@ def test_opening_a_snapshot_changes_nothing(tmp_path: Path) -> None:
     assert (opened.number, opened.seen_groups) == (5, 2)
     assert session.open_snapshot(tmp_path / "run", 4).seen_groups == 1
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_other_samples_are_seen(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished(run, "train.epochs=1")
+    changed = recorded(run)
+    changed["data"]["crc32"] = "00000000"
+    (run / "config.yaml").write_text(yaml.safe_dump(changed))
+    for look in (session.resume, session.open_snapshot, session.check):
+        with pytest.raises(DataError, match=r"not the samples that .* began with \(crc32 00000000 → "):
+            look(run)
 
 
 def test_to_the_end_of_a_stream_of_one_task(tmp_path: Path) -> None:

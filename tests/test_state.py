@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_cases import SPARCL, begun, configured, events, live_weights, planned, ticks
+import yaml
+from run_cases import SPARCL, begun, configured, events, live_weights, ticks
 
 from edgecl import session, store
 from edgecl import state as states
+from edgecl.config import Config
 from edgecl.state import Setup, State
 from edgecl.types import StoreError
 
@@ -185,9 +187,37 @@ def test_a_mask_of_an_unknown_layer_is_named(tmp_path: Path) -> None:
 def test_weights_of_another_net_are_named(tmp_path: Path) -> None:
     setup, state = begun(tmp_path / "run")
     states.save(setup, state)
-    wider = session._setup(setup.run, planned("net.width=12")[0], setup.stream)
-    with pytest.raises(StoreError, match=r"weights: conv1.weight has shape \(8, 1, 3, 3\), net small_cnn needs \(12, 1, 3, 3\)"):
-        states.restore(wider, session._engine(wider.plan))
+    whole = store.load(setup.run, 1)
+    store.save(setup.run, 2, whole._replace(weights={**whole.weights, "conv1.weight": np.zeros((12, 1, 3, 3), np.float32)}))
+    said = r"/run/snapshots/002: weights: conv1.weight has shape \(12, 1, 3, 3\), net small_cnn needs \(8, 1, 3, 3\)"
+    with pytest.raises(StoreError, match=said):
+        states.restore(setup, session._engine(setup.plan))
+    with pytest.raises(StoreError, match=said):
+        session.open_snapshot(setup.run)
+
+
+@pytest.mark.parametrize(("key", "was", "now"), [("net.width", 8, 12), ("method.alpha", 0.1, 0.2), ("budget", "", "2x")])
+def test_an_edited_configuration_is_named(tmp_path: Path, key: str, was: object, now: object) -> None:
+    setup, state = begun(tmp_path / "run")
+    states.save(setup, state)
+    edit(setup.run, setup.config.set(key, now))
+    said = f"{setup.run}/config.yaml: {key} is {now!r}, but {setup.run}/snapshots/001 was trained with {was!r}"
+    for look in (session.resume, session.open_snapshot, session.check):
+        with pytest.raises(StoreError) as error:
+            look(setup.run)
+        assert str(error.value) == said
+
+
+def test_a_profile_may_change(tmp_path: Path) -> None:
+    setup, state = begun(tmp_path / "run")
+    states.save(setup, state)
+    edit(setup.run, setup.config.set("device", "rpi"))
+    assert session.resume(setup.run)[0].config.device == "rpi"
+
+
+def edit(run: Path, config: Config) -> None:
+    path = run / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "config": config.to_dict()}))
 
 
 def test_setups_do_not_change(tmp_path: Path) -> None:

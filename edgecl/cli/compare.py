@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,11 +17,12 @@ from edgecl.cli.errors import INTERRUPTED, InterruptedRun
 from edgecl.cli.progress import Tick, from_line
 from edgecl.cli.signals import Stop
 from edgecl.config import Config, get
-from edgecl.runfolder import CONFIG, read_metrics
+from edgecl.runfolder import CONFIG, lock_run, read_metrics
 from edgecl.train import Event, Testing
 from edgecl.types import EdgeclError, StoreError
 
 FOLDER = "dense"  # within the run folder of what it is compared with
+PATIENCE = 5.0  # seconds for an earlier baseline to end, whose parent was killed
 CHANGED = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", "budget")
 
 
@@ -32,7 +35,7 @@ class BaselineError(EdgeclError):
 
 
 def command(run: Path, config: Config) -> list[str]:
-    """What trains the baseline of the run in `run`, or goes on with it; a user could call it too."""
+    """What trains the baseline of the run in `run`, or goes on with it, while its standard input is open."""
     start = [sys.executable, "-m", "edgecl", "train", "--events"]
     if (run / FOLDER / CONFIG).exists():
         return [*start, "--resume", str(run / FOLDER)]
@@ -43,10 +46,9 @@ def command(run: Path, config: Config) -> list[str]:
 
 def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Testing | Event]:
     """Runs the baseline and yields what it tells. Raises BaselineError, or InterruptedRun if it was asked to stop."""
+    _wait_for_lock(run / FOLDER)
     with tempfile.TemporaryFile("w+", errors="replace") as said:
-        child = subprocess.Popen(
-            command(run, config), stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
-        )  # a session of its own: Ctrl-C comes once, by way of `stop`
+        child = _spawn(command(run, config), said)
         stop.child = child
         if stop.asked:  # just before the line above
             child.terminate()
@@ -58,7 +60,24 @@ def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Testing | E
         finally:
             child.wait()
             stop.child = None
+            if child.stdin is not None:
+                child.stdin.close()
         _check(run, child.returncode, said, stop)
+
+
+def _spawn(command: list[str], said: IO[str]) -> subprocess.Popen[str]:
+    """In a session of its own: Ctrl-C comes once, by way of Stop. Its input ends with this process, and it with that."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, text=True, start_new_session=True)
+
+
+def _wait_for_lock(folder: Path) -> None:
+    """Until no process is in the folder; the child says so if one still is after PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while folder.exists() and time.monotonic() < end:
+        with suppress(StoreError), lock_run(folder):
+            return
+        time.sleep(0.1)
 
 
 def _events(child: subprocess.Popen[str]) -> Iterator[Tick | Testing | Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,7 +66,8 @@ def choose(given: Mapping[str, Any]) -> tuple[Config, set[str]]:
     from edgecl.types import ConfigError
 
     layers = [*_file(given["config"]), *_options(given)]
-    name = next((str(x["data"]["name"]) for x in reversed(layers) if "name" in _mapping(x.get("data"))), configs.DataConfig.name)
+    names = [value for layer in layers for key, value in configs.leaves(layer) if key == "data.name"]
+    name = str(names[-1]) if names else configs.DataConfig.name
     own = name.lower().endswith(".npz")
     if not own:
         layers.append({"data": {"name": resolve(name)}})  # an alias becomes the name itself
@@ -77,10 +78,6 @@ def choose(given: Mapping[str, Any]) -> tuple[Config, set[str]]:
     return _absolute(config), pinned
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _options(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A layer for each option and each --set. Raises ConfigError where both give one key different values."""
     from edgecl import config as configs
@@ -88,28 +85,14 @@ def _options(given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     layers: list[Mapping[str, Any]] = []
     seen: dict[str, tuple[str, Any]] = {}
-    options = [(f"--{k.replace('_', '-')}", _nest(KEYS[k], given[k])) for k in KEYS if given[k] is not None]
+    options = [(f"--{k.replace('_', '-')}", configs.nest(KEYS[k], given[k])) for k in KEYS if given[k] is not None]
     for how, layer in [*options, *(("--set", configs.parse_set(s)[1]) for s in given["sets"])]:
-        for key, value in _leaves(layer):
+        for key, value in configs.leaves(layer):
             before, old = seen.setdefault(key, (how, value))
             if old != value and how != before:
                 raise ConfigError(f"{key} is given twice: {old!r} by {before}, {value!r} by {how}")
         layers.append(layer)  # of two --set the later wins
     return layers
-
-
-def _nest(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _absolute(config: Config) -> Config:

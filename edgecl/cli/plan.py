@@ -25,6 +25,7 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from edgecl import session
     from edgecl.cli import plantables
+    from edgecl.cli.idle import warn
     from edgecl.cli.options import choose
     from edgecl.profiles import load_profile
 
@@ -32,6 +33,7 @@ def command(as_json: bool, **given: Any) -> None:
     load_profile(config.device)  # an unknown one is an error before the data is read
     stream = session.read_stream(config)
     plan, work = session.make(config, stream, pinned), session.workload(stream)
+    warn(plan.config, pinned)
     if as_json:
         print(json.dumps({**plantables.plain(plan, work), "pinned": sorted(pinned)}, allow_nan=False))
     else:

@@ -55,7 +55,7 @@ def predicted(plan: Plan) -> dict[str, Any] | None:
 def print_plan(plan: Plan, work: Workload, stream: Stream, pinned: Collection[str]) -> None:
     screen, said = console(), predicted(plan)
     screen.print(bold(headline(plan.config, stream)), soft_wrap=True)
-    screen.print(grid(choices(plan, pinned)))
+    screen.print(grid(choices(plan, work.sizes, pinned)))
     screen.print("", layer_table(plan), "", chain_table(plan, work), "", sep="\n")
     paper = f"{flops(plan.ledger.paper)}, {times(plan.dense.paper / plan.ledger.paper)} fewer than {flops(plan.dense.paper)}"
     screen.print(grid([("FLOPs, the paper's count", paper), ("replay memory", size(replay_bytes(plan)))]))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 
+from edgecl import schedule
 from edgecl.cli.look import bold, grid
 from edgecl.cli.text import PREFIXES, count, flops, percent, times
 from edgecl.config import Config, get
@@ -34,7 +35,8 @@ CHAIN = (
 def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
     """Before the first step: what the plan is, and where the run folder lies."""
     console.print(bold(headline(setup.config, setup.stream)), soft_wrap=True)
-    console.print(grid([*choices(setup.plan, pinned), ("run folder", str(setup.run))]))
+    sizes = [len(t.train) for t in setup.stream.tasks]
+    console.print(grid([*choices(setup.plan, sizes, pinned), ("run folder", str(setup.run))]))
     console.print()
 
 
@@ -44,17 +46,23 @@ def headline(config: Config, stream: Stream) -> str:
     return f"{config.method['name']} on {stream.name}: {groups}, {count(config.train.epochs, 'epoch')} a task, seed {config.seed}"
 
 
-def choices(plan: Plan, pinned: Collection[str]) -> list[tuple[str, str]]:
-    """What the plan is made of; a narrowed net is said, and how to keep it."""
+def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[tuple[str, str]]:
+    """What the plan is made of, for tasks of these `sizes`; a narrowed net is said, and how to keep it."""
     c = plan.config
     gradients = f"{percent(c.dgm.share)} % of live units updated" if c.dgm.share < 1 and c.mask.sparsity else "all live weights"
     return [
         ("network", f"{plan.net.name}{_width(c, pinned)}"),
         ("weights", _weights(plan)),
-        ("data", f"{percent(c.ddr.share)} % of each task's samples removed as it learns them" if c.ddr.share else "all samples"),
+        ("data", _data(c, sizes)),
         ("gradients", gradients),
         ("FLOPs", _flops(plan)),
     ]
+
+
+def _data(c: Config, sizes: Sequence[int]) -> str:
+    """What the schedule removes: in few epochs less than `ddr.share`."""
+    removed = sum(e.drop for e in schedule.epochs(c, sizes))
+    return f"{percent(removed / sum(sizes))} % of each task's samples removed as it learns them" if removed else "all samples"
 
 
 def _flops(plan: Plan) -> str:

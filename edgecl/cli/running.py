@@ -12,6 +12,7 @@ from rich.console import Console
 from edgecl import runfolder, session
 from edgecl.cli import compare, screen
 from edgecl.cli.errors import InterruptedRun
+from edgecl.cli.idle import warn
 from edgecl.cli.options import choose
 from edgecl.cli.outcome import Outcome, outcome
 from edgecl.cli.plantext import introduce
@@ -33,6 +34,8 @@ def start(given: Mapping[str, Any], folder: str | None, baseline: bool, console:
     load_profile(config.device)  # an unknown one is an error now rather than at the end
     stream = session.read_stream(config)
     chosen = session.make(config, stream, pinned)
+    if console is not None:
+        warn(chosen.config, pinned)
     run = Path(folder) if folder else _default_folder(config)
     setup, state = session.begin(run, chosen, stream, {"compare": "dense"} if baseline else {})
     if console is not None:
@@ -45,12 +48,15 @@ def start(given: Mapping[str, Any], folder: str | None, baseline: bool, console:
 def resume(folder: str, baseline: bool, console: Console | None) -> Outcome:
     """Goes on with the run in `folder`, and with its baseline if it has one."""
     run = Path(folder)
-    recorded = runfolder.read_config(run)
-    baseline = baseline or recorded.get("compare") == "dense"
+    baseline = baseline or runfolder.read_config(run).get("compare") == "dense" or (run / compare.FOLDER).exists()
     with runfolder.lock_run(run), Stop() as stop:
         config = session.recorded_config(run)
+        if baseline:
+            (run / compare.FOLDER).mkdir(exist_ok=True)  # the next --resume sees by it that one was asked for
         result = compare.result(run)
-        if result is None:
+        if result is not None:
+            session.check(run)
+        else:
             setup, state = session.resume(run)
             if console is not None:
                 place = f"snapshot {state.snapshots:03d}" if state.snapshots else "the beginning"

@@ -34,15 +34,12 @@ def show(console: Console, label: str, events: Iterable[Tick | Testing | Event],
     smooth = 0.0
     with bar.progress if bar else nullcontext():
         for event in events:
-            if isinstance(event, Testing):
-                if bar:
-                    bar.test(event)
-                continue
-            if not isinstance(event, Tick):
+            if isinstance(event, dict):
                 _tell(console, label, event, joint)
                 beat = time.monotonic()
                 continue
-            smooth = event.loss if event.done == 1 or not smooth else 0.95 * smooth + 0.05 * event.loss
+            if isinstance(event, Tick):
+                smooth = event.loss if event.done == 1 or not smooth else 0.95 * smooth + 0.05 * event.loss
             if bar:
                 bar.move(event, smooth)
             elif time.monotonic() - beat > QUIET_LINES:
@@ -73,20 +70,21 @@ class _Bar:
         self.id = self.progress.add_task(label or "train", total=None, where="starting")
         self.begun = False
 
-    def test(self, at: Testing) -> None:
-        self.progress.update(self.id, where=f"testing group {at.group}/{at.groups}")
-
-    def move(self, tick: Tick, loss: float) -> None:
-        where = _where(tick, loss)
+    def move(self, at: Tick | Testing, loss: float) -> None:
+        where = _where(at, loss)
+        if isinstance(at, Testing):
+            self.progress.update(self.id, where=where)
+            return
         if not self.begun:  # the clock starts here, and a resumed run where it is: else its speed is misjudged
-            self.progress.reset(self.id, total=tick.total, completed=tick.done, where=where)
+            self.progress.reset(self.id, total=at.total, completed=at.done, where=where)
             self.begun = True
-        self.progress.update(self.id, completed=tick.done, where=where)
+        self.progress.update(self.id, completed=at.done, where=where)
 
 
-def _where(tick: Tick, loss: float) -> str:
-    done = f"{tick.task}/{tick.tasks} epoch {tick.epoch}/{tick.epochs}"
-    return f"task {done} loss {loss:.3f} {times(tick.ratio)}"
+def _where(at: Tick | Testing, loss: float) -> str:
+    if isinstance(at, Testing):
+        return f"testing group {at.group}/{at.groups}"
+    return f"task {at.task}/{at.tasks} epoch {at.epoch}/{at.epochs} loss {loss:.3f} {times(at.ratio)}"
 
 
 def _prefix(label: str) -> str:

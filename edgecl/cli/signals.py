@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_with_parent() -> None:
+    """Ends this process at once when standard input ends: the parent, killed or not, holds the other end of that pipe."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Stop:

@@ -25,7 +25,7 @@ Examples:
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder, from its newest snapshot.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else on standard output.")
 @click.option("--quiet", is_flag=True, help="Print only the tables at the end.")
-@click.option("--events", is_flag=True, hidden=True, help="Print one line of JSON an event: what --compare reads.")
+@click.option("--events", is_flag=True, hidden=True, help="Print one line of JSON an event, till standard input ends.")
 def command(
     compare: str | None, run: str | None, resume: str | None, as_json: bool, quiet: bool, events: bool, **given: Any
 ) -> None:
@@ -36,7 +36,13 @@ def command(
     """
     refused = [*given_names(given), *(["--run"] if run else [])]
     if resume is not None and refused:
-        raise click.UsageError(f"--resume goes on with a run as it was planned: it can't take {', '.join(refused)}.")
+        from edgecl.types import ConfigError
+
+        raise ConfigError(f"--resume goes on with a run as it was planned: it can't take {', '.join(refused)}")
+    if events:
+        from edgecl.cli.signals import end_with_parent
+
+        end_with_parent()
     from edgecl.cli import look, running, screen, tables
 
     console = None if events else screen.console_for(as_json=as_json, quiet=quiet)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
-from cli_cases import TINY, Cli, environment
+from cli_cases import QUICK, TINY, Cli, environment, spawn, wait_for_epochs
 
 from edgecl.cli import compare
 from edgecl.cli.errors import InterruptedRun
 from edgecl.cli.signals import Stop
+from edgecl.runfolder import lock_run
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +30,7 @@ def test_both_rows_and_what_is_alike(cli: Cli) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert "derpp  task 5 after" in ran.out
     assert "dense  task 5 after" in ran.out
-    header = next(line for line in ran.out.splitlines() if "dense / this" in line)
+    header = next(line for line in ran.out.splitlines() if line.rstrip().endswith("× fewer"))
     assert header.split()[:3] == ["derpp", "3.00×", "dense"]
     sparse, dense = (yaml.safe_load(Path(p, "config.yaml").read_text())["config"] for p in ("r", "r/dense"))
     differ = {f"{k}.{j}" for k in sparse if isinstance(sparse[k], dict) for j in sparse[k] if sparse[k][j] != dense[k][j]}
@@ -36,6 +41,55 @@ def test_both_rows_and_what_is_alike(cli: Cli) -> None:
     shown = json.loads(cli("train", "--resume", "r", "--json").out)
     assert shown["dense"]["executed"] == shown["dense_executed"]
     assert shown["seconds_ratio"] == shown["dense"]["seconds"] / shown["seconds"]
+
+
+def test_a_baseline_that_was_asked_for_on_the_way_is_remembered(cli: Cli) -> None:
+    assert json.loads(cli("train", *TINY, "--run", "r", "--json").out)["dense"] is None
+    child = spawn(["train", "--resume", "r", "--compare", "dense"])
+    while child.poll() is None and not Path("r/dense").exists():
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    shown = json.loads(cli("train", "--resume", "r", "--json").out)
+    assert shown["dense"]["executed"] == shown["dense_executed"]
+
+
+@pytest.mark.parametrize("epochs", [0, 2], ids=["while it is tested", "while it trains"])
+def test_a_run_that_is_killed_takes_its_baseline_along(cli: Cli, epochs: int) -> None:
+    child = spawn(["train", *QUICK, "--compare", "dense", "--run", "r"])
+    wait_for_epochs(Path("r/dense/metrics.jsonl"), epochs)
+    child.kill()
+    child.communicate()
+    ran = cli("train", "--resume", "r", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    shown = json.loads(ran.out)
+    assert shown["dense"]["executed"] == shown["dense_executed"]
+
+
+def test_a_baseline_ends_with_its_input_and_not_with_its_next_line() -> None:
+    command = [sys.executable, "-m", "edgecl", "train", "--events", *QUICK, "--epochs", "1000", "--run", "r"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        wait_for_epochs(Path("r/metrics.jsonl"), 2)
+        assert child.poll() is None
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(20) == 1
+    with lock_run(Path("r")):
+        pass
+
+
+def test_a_baseline_in_use_is_waited_for(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, lock_run(tmp_path):
+        waiting = pool.submit(compare._wait_for_lock, tmp_path)
+        time.sleep(0.3)
+        assert not waiting.done()
+    assert waiting.done()
+
+
+def test_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "PATIENCE", 0.2)
+    with lock_run(tmp_path):
+        compare._wait_for_lock(tmp_path)
 
 
 class Child:

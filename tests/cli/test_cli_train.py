@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from pathlib import Path
 
+import pytest
 import yaml
-from cli_cases import ONE_THREAD, TINY, Cli, spawn
+from cli_cases import ONE_THREAD, QUICK, TINY, Cli, spawn, wait_for_epochs
+
+from edgecl import train
+from edgecl.cli import look, screen
 
 LEDGER = ("executed", "paper", "dense_executed", "dense_paper", "ratio")
-FEW_SNAPSHOTS = ("--set", "train.snapshot_every=5", *ONE_THREAD)
-QUICK = ("--net", "mlp", "--method", "sgd", "--samples-per-class", "40", "--epochs", "20", *FEW_SNAPSHOTS)
 
 
 def test_a_run_ends_with_a_table_and_a_ledger(cli: Cli) -> None:
     ran = cli("train", *TINY, "--budget", "3x", "--run", "r", "--device", "rpi")
     assert (ran.code, ran.err) == (0, "")
-    for text in ("small_cnn, full width (32)", "masked in 3 layers, unit kernel", "removed", "updated", "3.00× fewer"):
+    for text in ("small_cnn, full width (32)", "masked in 3 layers, unit kernel", "all samples", "updated", "3.00× fewer"):
         assert text in ran.out
     for text in ("task 5", "Class-IL", "Task-IL", "forgetting", "backward", "forward", "FLOPs executed", "paper"):
         assert text in ran.out
@@ -86,6 +87,71 @@ def test_a_finished_run_is_shown_again(cli: Cli) -> None:
     assert Path("r/metrics.jsonl").read_bytes() == metrics
 
 
+def test_a_finished_run_whose_samples_have_changed_is_not_shown(cli: Cli) -> None:
+    cli("train", *TINY, "--run", "r")
+    config = Path("r/config.yaml")
+    config.write_text(re.sub("crc32: .*", "crc32: '00000000'", config.read_text()))
+    for command in (("train", "--resume", "r"), ("eval", "r")):
+        ran = cli(*command)
+        assert (ran.code, ran.out) == (3, "")
+        assert "these are not the samples that r began with (crc32 00000000 → " in ran.err
+
+
+def test_a_finished_run_whose_configuration_was_edited_is_not_shown(cli: Cli) -> None:
+    cli("train", *TINY, "--run", "r")
+    config = Path("r/config.yaml")
+    config.write_text(config.read_text().replace("rate: 0.05", "rate: 0.06"))
+    for command in (("train", "--resume", "r"), ("eval", "r")):
+        said = "edgecl: error: r/config.yaml: train.rate is 0.06, but r/snapshots/005 was trained with 0.05\n"
+        assert cli(*command) == (4, "", said)
+
+
+def test_no_epochs_and_no_net_are_the_usual_ones(cli: Cli) -> None:
+    config = json.loads(cli("plan", "--epochs", "0", "--set", "net.name=", "--json").out)["config"]
+    assert (config["train"]["epochs"], config["net"]["name"]) == (20, "small_cnn")
+
+
+def test_what_is_removed_is_what_the_schedule_removes(cli: Cli) -> None:
+    share = ("--set", "ddr.share=0.5", "--samples-per-class", "20")
+    assert "data       50.0 % of each task's" in cli("plan", "--epochs", "20", *share).out
+    assert "data       37.5 % of each task's" in cli("plan", "--epochs", "2", *share, "--set", "ddr.until=0.8").out
+    ran = cli("plan", "--epochs", "1", *share)
+    assert "data       all samples" in ran.out
+    assert ran.err == "edgecl: warning: ddr.share changes nothing here: no epoch follows a removal\n"
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        (["dgm.share=0.5"], "dgm.share changes nothing here: mask.sparsity is 0"),
+        (["tdm.swap=0.5"], "tdm.swap changes nothing here: mask.sparsity is 0"),
+        (["tdm.swap=0.5", "tdm.enabled=false", "mask.sparsity=0.5"], "tdm.swap changes nothing here: tdm.enabled is false"),
+        (["mask.start=erk"], "mask.start changes nothing here: mask.sparsity is 0"),
+        (["dgm.every=5", "mask.sparsity=0.5"], "dgm.every changes nothing here: dgm.share is 1"),
+        (["ddr.times=2"], "ddr.times changes nothing here: ddr.share is 0"),
+        (["memory.batch=7", "method=sgd"], "memory.batch changes nothing here: the method replays nothing"),
+        (["memory.batch=7", "mask={sparsity: 0.5, unit: weight}", "tdm.swap=0.5", "dgm={share: 0.5, every: 3}"], ""),
+        (["mask.start=uniform", "dgm.every=30"], ""),  # as they are anyway
+    ],
+)
+def test_what_changes_nothing_is_said_before_training(cli: Cli, sets: list[str], why: str) -> None:
+    said = f"edgecl: warning: {why}\n" if why else ""
+    args = [part for key in sets for part in ("--set", key)]
+    assert cli("plan", *TINY, *args).err == said
+
+
+def test_a_run_says_it_too(cli: Cli) -> None:
+    ran = cli("train", *TINY, "--json", "--set", "dgm.share=0.5")
+    assert (ran.code, ran.err) == (0, "edgecl: warning: dgm.share changes nothing here: mask.sparsity is 0\n")
+
+
+def test_a_long_test_is_not_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    screen.show(look.console(), "dense", [train.Testing(1, 5)])
+    monkeypatch.setattr(screen, "QUIET_LINES", -1)
+    screen.show(look.console(), "dense", [train.Testing(2, 5)])
+    assert capsys.readouterr().out == "dense  testing group 2/5\n"
+
+
 def interrupt(number: signal.Signals) -> tuple[int, str, str]:
     child = spawn(["train", *QUICK, "--run", "r"])
     wait_for_epochs(Path("r/metrics.jsonl"), 2)
@@ -111,14 +177,6 @@ def test_sigterm_stops_as_cleanly() -> None:
     assert code == 130
     assert "--resume r goes on from" in err
     assert list(Path("r/snapshots").iterdir())
-
-
-def wait_for_epochs(metrics: Path, number: int) -> None:
-    for _ in range(600):
-        if metrics.exists() and metrics.read_text().count('"epoch"') >= number:
-            return
-        time.sleep(0.05)
-    raise AssertionError("no epoch in half a minute")
 
 
 def test_a_second_process_keeps_out(cli: Cli) -> None:
