@@ -77,7 +77,7 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> P
     if factor is None:
         return _plan(config, work, reference, None)
     limit = _limit(reference, factor)
-    plain = _plan(config, work, reference, limit)
+    plain = _plan(config if "net.width" in pinned else config.set("net.width", 0), work, reference, limit)
     if plain.ledger.executed <= limit:
         return plain
     for candidate in _candidates(config, pinned):
