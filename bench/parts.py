@@ -4,7 +4,7 @@
     python bench/parts.py [--seeds 5] [--sparsity 0.9] [--epochs 20] [--quick]
 
 DER++ at full width; every row has the same stream, passes and seeds. Class-IL as mean ± standard deviation over seeds.
-Ends with one JSON line, which bench/records/parts.jsonl keeps.
+Ends with one JSON line.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def parse_budget(text: str) -> float | None:
         return float(match[1])
     if re.search(r"[0-9]\s*(s|min|h|[KMG]i?B|Wh|J)\b", text):
         raise BudgetError(
-            f"budget {text!r}: time, memory and energy need an engine that skips masked weights; "
-            "the torch engine masks dense tensors, which saves none of them. Give compute, such as 23x"
+            f"budget {text!r}: time, memory and energy can't be planned yet: the torch engine masks dense tensors, which "
+            "saves none of them, and the native kernels are not timed on a device. Give compute, such as 23x"
         )
     raise BudgetError(f"budget {text!r}: expected a factor of at least 1 and an x, such as 23x")
 

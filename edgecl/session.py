@@ -191,6 +191,7 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         "net": setup.plan.net.name,
         "width": setup.config.net.width,
         "sparsity": setup.config.mask.sparsity,
+        "engine": setup.config.engine.name,
         "accuracy": state.accuracy,
         **_metrics(setup, state.accuracy),
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},

@@ -244,3 +244,7 @@ def test_the_readme_shows_the_records_figures() -> None:
         said = json.loads((ROOT / "bench/records" / name / "result.json").read_text())
         shares = [100 * said[k] for k in ("class_il_accuracy", "task_il_accuracy", "class_il_forgetting")]
         assert shown == [f"{v:.1f}" for v in (said["ratio"], said["ratio_paper"], *shares)], name
+
+
+def test_no_page_holds_a_place_for_something_else() -> None:
+    assert not [p for p in PAGES if re.search(r"^[A-Z]+(_[A-Z]+)*$", p.read_text(), re.M)]

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 FLOORS = [
     {"types"},
     {"files", "limits"},
-    {"data", "nets", "memory", "profiles", "metrics", "tensors", "environment"},
+    {"data", "nets", "memory", "profiles", "metrics", "tensors", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},
     {"methods"},

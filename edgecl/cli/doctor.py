@@ -80,8 +80,19 @@ def _engines() -> dict[str, str]:
 
     from edgecl.engines import ENGINES
 
-    lacks = {"torch": "" if find_spec("torch") else 'torch is not installed; pip install "edgecl[torch]"'}
-    return {name: lacks.get(name) or "ready" for name in ENGINES}
+    torch = "ready" if find_spec("torch") else 'torch is not installed; pip install "edgecl[torch]"'
+    found = {"torch": torch, "native": _native()}
+    return {name: found[name] for name in ENGINES}
+
+
+def _native() -> str:
+    from edgecl import kernels
+    from edgecl.types import ConfigError
+
+    try:
+        return f"ready ({kernels.load().isa})"
+    except ConfigError as e:
+        return str(e).removeprefix("engine native: ")
 
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ def print_outcome(console: Console, shown: Outcome) -> None:
     runs = {name_of(shown): shown} | ({"dense": shown["dense"]} if shown["dense"] else {})
     console.print("", accuracy_table(runs, console.width), "", summary_table(shown), "", sep="\n")
     console.print(Text.assemble(("Run folder  ", "bold"), shown["run"]), soft_wrap=True)
-    if shown["sparsity"]:
+    if shown["sparsity"] and shown["engine"] == "torch":
         console.print(MASKS_SAVE_NO_TIME)
     if shown["prediction"]:
         console.print(prediction_block(shown["prediction"]))
@@ -129,7 +129,7 @@ def prediction_block(said: dict[str, Any]) -> RenderableType:
         ),
         Text(f"by its figures  {_figures(said['figures'])}"),
         Text("Its share of the peak was measured on ResNet-18 at 224×224 pixels: smaller nets and pictures reach less."),
-        Text("No speed-up of sparse training is predicted: that needs an engine which skips masked weights."),
+        Text("No speed-up of sparse training is predicted: kernels have not been timed on this device."),
     ]
     return Group(Text(), *lines)
 

@@ -1,4 +1,4 @@
-"""F2: engines behind one protocol, by name. Torch is imported only when its engine is made."""
+"""F2: engines behind one protocol, by name. Each is imported only when it is made, so torch is not where it isn't asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ def _torch(net: Net, **options: Any) -> Engine:
     return TorchEngine(net, **options)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"torch": _torch}
+def _native(net: Net, **options: Any) -> Engine:
+    from edgecl.engines.native import NativeEngine
+
+    return NativeEngine(net, **options)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"torch": _torch, "native": _native}
 
 
 def make_engine(name: str, net: Net, **options: Any) -> Engine:

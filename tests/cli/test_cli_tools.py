@@ -97,7 +97,8 @@ def test_the_methods_are_listed(cli: Cli) -> None:
 
 def test_the_doctor_knows_this_machine(cli: Cli) -> None:
     found = json.loads(cli("doctor", "--json").out)
-    assert found["engines"] == {"torch": "ready"}
+    assert found["engines"]["torch"] == "ready"
+    assert found["engines"]["native"].startswith("ready (")
     assert found["usable_cores"] >= 1
     assert {"host", "rpi"} <= set(found["profiles"])
     out = cli("doctor").out

@@ -22,6 +22,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU th
 ENGINES = [
     pytest.param(("torch", {"device": "cpu", "together": False}), id="torch"),
     pytest.param(("torch", {"device": "cpu", "together": True}), id="torch-together"),
+    pytest.param(("native", {"threads": 1}), id="native"),
+    pytest.param(("native", {"threads": 3}), id="native-threads"),
     pytest.param(("torch", {"device": "cuda"}), id="torch-cuda", marks=needs_cuda),
     pytest.param(("torch", {"device": "cuda", "together": False}), id="torch-cuda-apart", marks=needs_cuda),
 ]

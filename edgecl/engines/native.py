@@ -1,0 +1,260 @@
+"""The native engine: C++ kernels on numpy arrays, for CPUs, without torch. Masked kernels are skipped, not multiplied by 0.
+
+What is skipped: whole kernels of convolutions and single weights of linear layers and 1×1 convolutions, in the forward pass,
+in the input gradient and in the weight gradient, there also what the gradient mask leaves out. Masks of the units block4x4
+and channel come to whole kernels too; of unit "weight" in larger kernels only the wholly dead ones are skipped as yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import array_api_compat.numpy as xp_numpy
+import numpy as np
+
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult
+from edgecl.engines.native_layers import Floats, Weights, expanded
+from edgecl.engines.native_plan import Plan, Planner
+from edgecl.kernels import Kind, Op, array, load, pointer, program
+from edgecl.nets.graph import Net
+from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
+
+_PREDICT = 32  # samples at a time
+_PLANS = 16  # kept; a run needs one a pass
+
+
+class NativeEngine:
+    """See `engines.base.Engine`. Passes run one after the other; the bits of a result hang on threads and instruction set."""
+
+    def __init__(
+        self,
+        net: Net,
+        device: str = "cpu",
+        *,
+        threads: int = 0,
+        precision: str = "fp32",
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """`threads` 0 takes all cores that this process may use."""
+        _only("engine.device", device, "cpu")
+        _only("engine.precision", precision, "fp32")
+        self.net = net
+        self.xp: Any = xp_numpy
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.threads = threads or _cores()
+        self._kernels = load()
+        shapes, small = net.weights(), {k: s for k, s in net.weights().items() if len(s) == 1}
+        self._small = {kind: array(sum(s[0] for s in small.values())) for kind in ("w", "v", "g")}
+        self.p = {**_views(self._small["w"], small), **{k: array(s) for k, s in shapes.items() if len(s) > 1}}
+        self.p |= {k: array(s) for k, s in net.buffers().items()}
+        self.velocity: dict[str, Floats] = {}
+        if momentum:
+            self.velocity = {**_views(self._small["v"], small), **{k: array(s) for k, s in shapes.items() if len(s) > 1}}
+        self._g = _views(self._small["g"], small)
+        self.layers = {name: self._layer(name) for name in net.layers()}
+        self._units: dict[str, str] = {}
+        self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
+        self._gather, self._turn = self._gathers(), self._turns()
+        self._update = self._updates()
+        self._fresh = False  # whether copies of live weights are as the weights
+
+    def _layer(self, name: str) -> Weights:
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        return Weights(self.net.layers()[name], self.p[weight], self.velocity.get(weight), self.p.get(bias), self._g.get(bias))
+
+    # state
+
+    def load(self, arrays: Named) -> None:
+        wanted = self._state()
+        for name, own in wanted.items():
+            if name not in arrays:
+                raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
+            if arrays[name].shape != own.shape:
+                raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {own.shape}")
+        for name, own in wanted.items():  # all fit: nothing is loaded by halves
+            own[...] = arrays[name]
+        self._fresh = False
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        return {k: v.copy() for k, v in self._state().items()}
+
+    def _state(self) -> dict[str, Floats]:
+        order = [*self.net.weights(), *self.net.buffers()]
+        return {k: self.p[k] for k in order} | {f"momentum.{k}": self.velocity[k] for k in order if k in self.velocity}
+
+    def set_masks(self, live: Mapping[str, Bools], units: Mapping[str, str]) -> None:
+        self._units = dict(units)
+        for name, units_live in live.items():
+            layer = self.layers[name]
+            full = expanded(units_live, units[name], layer.w.shape)
+            for a in (layer.w, layer.v):
+                if a is not None:
+                    a[~full] = 0
+            layer.set_live(full)
+            for sums in self._sums.values():
+                sums.setdefault(name, np.zeros(layer.w.shape, np.float32))
+        self._gather, self._turn = self._gathers(), self._turns()
+        self.set_gradient_masks({})
+        self._fresh = False
+
+    def set_gradient_masks(self, units_updated: Mapping[str, Array]) -> None:
+        for name in self._units:
+            layer = self.layers[name]
+            if name in units_updated:
+                chosen = expanded(units_updated[name], self._units[name], layer.w.shape)
+                layer.set_updated(chosen if layer.live is None else chosen & layer.live)
+            else:
+                layer.set_updated(layer.live)
+
+    def weight(self, layer: str) -> Array:
+        return self.layers[layer].w
+
+    # a step
+
+    def forward(self, x: Sequence[Array], passes: Sequence[Pass], *, split: bool = False) -> list[Output]:
+        self._refresh()
+        self._passes, outputs = [], {}
+        for i, one in enumerate(passes):
+            rows = [len(x[part]) for part in one.parts]
+            plan = self._plan(i, sum(rows))
+            np.concatenate([x[part] for part in one.parts], out=plan.x, casting="same_kind")
+            self._kernels.run(plan.forward, self.threads)
+            self._passes.append((one, plan, rows))
+            for part, logits, features in zip(one.parts, _split(plan.logits, rows), _split(plan.features, rows), strict=True):
+                outputs[part] = Output(logits.copy(), features.copy())
+        return [outputs[part] for part in range(len(x))]
+
+    def _refresh(self) -> None:
+        if not self._fresh:
+            self._kernels.run(self._gather, self.threads)
+            self._fresh = True
+
+    def _plan(self, slot: int, n: int) -> Plan:
+        """Slot −1 predicts."""
+        if (slot, n) not in self._plans:
+            while len(self._plans) >= _PLANS:
+                del self._plans[next(iter(self._plans))]
+            planner = Planner(self.net, n, self._kernels.lanes, self.layers, self.p, self._g, train=slot >= 0)
+            self._plans[slot, n] = planner.make()
+        return self._plans[slot, n]
+
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
+        self._small["g"].fill(0)
+        for layer in self.layers.values():
+            layer.want_updated()
+        self._kernels.run(self._turn, self.threads)
+        if score:
+            self._by_source(d_logits)
+        else:
+            self._run_back(d_logits, range(len(d_logits)))
+        self._passes = []
+
+    def _run_back(self, d_logits: Sequence[Array], parts: Sequence[int]) -> None:
+        """The gradient of these parts, added to what is there."""
+        for one, plan, rows in self._passes:
+            if not set(one.parts) & set(parts):
+                continue
+            for part, d in zip(one.parts, _split(plan.d, rows), strict=True):
+                d[...] = d_logits[part] if part in parts else 0
+            self._kernels.run(plan.backward, self.threads)
+
+    def _by_source(self, d_logits: Sequence[Array]) -> None:
+        """As `backward`, with all gradients of masked layers, summed by source."""
+        masked = {name: self.layers[name] for name in self._units}
+        totals: dict[str, Floats] = {}
+        for source, parts in ((CURRENT, range(1)), (REPLAY, range(1, len(d_logits)))):
+            found = {name: layer.want_all() for name, layer in masked.items()}
+            self._run_back(d_logits, parts)
+            for name, g in found.items():
+                self._sums[source][name] += g
+                totals[name] = totals[name] + g if name in totals else g.copy()
+        for name, layer in masked.items():
+            layer.dense[: layer.w.size] = totals[name].reshape(-1)
+            layer.update_from_all()
+
+    def step(self, rate: Array) -> None:
+        for op in self._update:
+            op.rate = float(rate)
+        self._kernels.run(self._update, self.threads)
+        self._fresh = False
+
+    def _updates(self) -> Any:
+        common = {"momentum": self.momentum, "decay": self.weight_decay}
+        w, v, g = (self._small[k] for k in ("w", "v", "g"))
+        flat = {"count": len(w), "out": pointer(w), "stats": pointer(v) if self.momentum else None, "host": pointer(g)}
+        ops = [Op(kind=int(Kind.SGD), layer=layer.pointer, **common) for layer in self.layers.values()]
+        return program([*ops, Op(kind=int(Kind.SGD_FLAT), **flat, **common)])
+
+    def _gathers(self) -> Any:
+        """Copies of live weights for the forward pass."""
+        return program([Op(kind=int(Kind.GATHER), layer=k.pointer) for k in self.layers.values() if k.copied])
+
+    def _turns(self) -> Any:
+        """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
+        flags = {name: 1 if getattr(k.node, "stride", 1) > 1 else 2 for name, k in self.layers.items() if k.transposes}
+        return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
+
+    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
+        return {s: {k: v / np.float32(steps) for k, v in sums.items()} for s, sums in self._sums.items()}
+
+    def reset_scores(self) -> None:
+        for sums in self._sums.values():
+            for total in sums.values():
+                total.fill(0)
+
+    def predict(self, x: Array) -> Array:
+        self._refresh()
+        plan, out = self._plan(-1, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
+        for start in range(0, len(x), _PREDICT):
+            rows = min(_PREDICT, len(x) - start)
+            plan.x[:rows], plan.x[rows:] = x[start : start + rows], 0
+            self._kernels.run(plan.forward, self.threads)
+            out[start : start + rows] = plan.logits[:rows]
+        return out
+
+    # host
+
+    def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
+        def on_cpu(batch: Batch) -> StepResult:
+            parts = tuple(Part(*map(self.asarray, part)) for part in batch.parts)
+            result = step(Batch(parts, *map(self.asarray, batch[1:])))
+            return StepResult(*map(np.asarray, result))
+
+        return on_cpu
+
+    def asarray(self, a: Any) -> Array:
+        return np.asarray(a, order="C")
+
+    def numpy(self, a: Array) -> np.ndarray[Any, Any]:
+        return np.asarray(a)
+
+    def place(self) -> dict[str, Any]:
+        return {"threads": self.threads, "isa": self._kernels.isa, "accelerator": None}
+
+    def nonfinite(self) -> str | None:
+        ordered = [*self.net.buffers(), *self.net.weights()]
+        return next((k for k in ordered if not np.isfinite(self.p[k]).all()), None)
+
+
+def _only(key: str, value: str, wanted: str) -> None:
+    if value != wanted:
+        raise ConfigError(f"{key}: engine native has only {wanted}, not {value!r}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _views(flat: Floats, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+    """Pieces of `flat`, by name, one after the other."""
+    ends = np.cumsum([s[0] for s in shapes.values()])
+    return {k: flat[end - s[0] : end] for (k, s), end in zip(shapes.items(), ends, strict=True)}
+
+
+def _split(a: Floats, rows: Sequence[int]) -> list[Floats]:
+    return np.split(a, np.cumsum(rows)[:-1])

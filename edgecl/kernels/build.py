@@ -1,0 +1,77 @@
+"""Compiles the kernels with $CXX (g++ if unset): src/run.cpp once for each instruction set, then one shared library.
+
+Imports nothing of edgecl, so that setup.py can run it before edgecl is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIBRARY = "_native.so"
+SOURCES = Path(__file__).parent / "src"
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-pthread",
+    "-fvisibility-inlines-hidden",
+    "-ffp-contract=fast",  # multiply-adds in one rounding; the order of sums is never changed
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+)
+X86 = {
+    "avx512": (16, ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512")),
+    "avx2": (8, ("-mavx2", "-mfma")),
+}
+BASE = ("base", 4, ())
+
+
+def variants(machine: str) -> list[tuple[str, int, tuple[str, ...]]]:
+    """(name, lanes, flags) of every instruction set that is built for a machine."""
+    if machine not in ("x86_64", "AMD64"):
+        return [BASE]
+    return [*((name, lanes, flags) for name, (lanes, flags) in X86.items()), BASE]
+
+
+def build_into(folder: Path) -> bool:
+    """Builds `folder`/_native.so; where it can't, says so and returns False, since all else works without it."""
+    command = shlex.split(os.environ.get("CXX", "g++"))
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            _build(command, Path(scratch), folder)
+    except (OSError, subprocess.CalledProcessError) as e:
+        print(f"\nedgecl: the native engine's kernels were NOT built ({e}).", file=sys.stderr)
+        print("edgecl: install a C++17 compiler (g++, or name yours in CXX) and install edgecl again.\n", file=sys.stderr)
+        return False
+    print(f"edgecl: kernels built: {folder / LIBRARY}")
+    return True
+
+
+def _build(compiler: list[str], scratch: Path, folder: Path) -> None:
+    flags = [*FLAGS, *shlex.split(os.environ.get("EDGECL_CXXFLAGS", ""))]
+    built, machine = variants(os.environ.get("EDGECL_MACHINE", platform.machine())), []
+    if len(built) > 1:
+        machine = ["-DEDGECL_HAS_X86"]
+    jobs = [(f"run_{n}", "run.cpp", [*f, f"-DEDGECL_NS={n}", f"-DEDGECL_V={v}", f"-DEDGECL_RUN=run_{n}"]) for n, v, f in built]
+    jobs += [("pool", "pool.cpp", []), ("choose", "choose.cpp", machine)]
+    for name, source, own in jobs:
+        _run([*compiler, *flags, *own, "-c", str(SOURCES / source), "-o", str(scratch / f"{name}.o")])
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [str(scratch / f"{name}.o") for name, _, _ in jobs]
+    library = scratch / LIBRARY
+    _run([*compiler, *flags, "-shared", *objects, "-o", str(library)])
+    target = folder / f"{LIBRARY}.{os.getpid()}"
+    target.write_bytes(library.read_bytes())
+    target.replace(folder / LIBRARY)  # a process that has the old one loaded keeps it whole
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True)

@@ -1,0 +1,91 @@
+// The plain C ABI between Python (edgecl/kernels/__init__.py mirrors these structs field by field) and the kernels.
+//
+// Layout of every activation: [blocks][C][H][W][V], V = lanes of the instruction set, blocks = ceil(samples / V). No halo:
+// kernels copy what a tile needs into a strip with zeros around it, and apply batch norm and ReLU on the way. Lanes that
+// hold no sample are 0 in whatever is loaded through a batch norm.
+#pragma once
+#include <cstdint>
+
+extern "C" {
+
+struct View {          // a stored array as its reader sees it: relu(x * scale + shift)
+    const float* x;
+    const float* scale;  // per channel; null: 1
+    const float* shift;  // per channel; null with scale
+    int32_t relu;
+    int32_t unused;
+};
+
+struct Grad {            // a gradient as its reader sees it, by channel: dz = d where mask > 0; ka dz + kb (s - mean) + kc
+    const float* d;
+    const float* mask;   // null: all pass
+    const float* mscale;  // null: 1
+    const float* mshift;
+    const float* s;      // batch norm's input; null: dz itself
+    const float* k;      // [C][4]: ka, kb, kc, mean
+};
+
+struct Csr {             // kernels by row; `index` is each one's place in the weight (of `backward`: in `forward`'s list)
+    int32_t n;
+    int32_t rows;
+    const int32_t* rowptr;
+    const int32_t* col;
+    const int32_t* index;
+    float* w;            // [n][taps]: weights in reading order, or the gradient
+};
+
+struct Layer {           // one convolution's or linear layer's parameters
+    float* w;            // [O][I][taps]
+    float* v;            // momentum; null: none
+    float* bias;         // null: none
+    float* gbias;
+    const uint8_t* fine;  // [O][I][taps]: weights within kernels that are updated; null: whole kernels
+    int32_t taps;
+    int32_t inputs;      // I = C / groups
+    int32_t full;        // all kernels live: dense loops over w may be used
+    int32_t dense_grad;  // updated.w is [O][I][taps] and found by index
+    Csr forward, backward, updated;
+};
+
+struct Norm {            // a batch norm's parameters, and what one pass leaves for its backward
+    const float* gamma;
+    const float* beta;
+    float* running_mean;
+    float* running_var;
+    float* dgamma;
+    float* dbeta;
+    float* scale;
+    float* shift;
+    float* mean;
+    float* rstd;
+    float* k;
+};
+
+struct Op {
+    int32_t kind;
+    int32_t n;           // samples
+    int32_t c, h, w;     // input
+    int32_t o, ho, wo;   // output
+    int32_t kernel, stride, padding, groups;
+    int32_t accumulate;  // add to `out`
+    int32_t band;        // rows of the image in one row of `stats`
+    int32_t flag;
+    int32_t count;
+    float eps, momentum, rate, decay;
+    View a, b;
+    Grad g;
+    Layer* layer;
+    Norm* norm;
+    float* out;
+    float* stats;        // [blocks][bands][O][2][V]: mean and sum of squared deviations by sample
+    float* host;         // [n][C][H][W], as numpy has it
+};
+
+enum Kind : int32_t {
+    PACK, UNPACK, STORE, STORE_GRAD, GATHER,
+    CONV3, CONV3_DX, CONV3_DW, CONV1, CONV1_DX, CONV1_DW, CONV, CONV_DX, CONV_DW, BIAS_GRAD,
+    STATS, NORM, NORM_EVAL, NORM_REDUCE,
+    MAXPOOL, MAXPOOL_DX, AVGPOOL, AVGPOOL_DX, SGD, SGD_FLAT, CONV3_BOTH, KINDS,
+};
+
+}

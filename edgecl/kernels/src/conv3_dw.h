@@ -1,0 +1,135 @@
+// Weight gradient of 3×3 convolutions, of the listed kernels only: 9 accumulators over a group of tiles, then one sum a tap.
+#pragma once
+#include "conv3.h"
+
+namespace edgecl {
+namespace EDGECL_NS {
+
+// a[9] += correlation of R×R inputs with the 4×4 gradients d.
+template <int S, int R, int OFF, int CORNER = -1> EDGECL_INLINE void correlate33(const float* p, long pitch, const vf* d, vf* a) {
+    UNROLL(R, r)
+        const float* row = p + r * pitch;
+        UNROLL(R, c)
+            if constexpr (inside<CORNER>(r, c)) {
+                vf x = ld(row + c * V);
+                UNROLL(3, i) UNROLL(3, j)
+                    constexpr int y = r + OFF - i, z = c + OFF - j;
+                    if constexpr (y >= 0 && y % S == 0 && y / S < 4 && z >= 0 && z % S == 0 && z / S < 4)
+                        a[i * 3 + j] += x * d[y / S * 4 + z / S];
+                END END
+            }
+        END
+    END
+}
+
+template <Geometry G>
+EDGECL_INLINE void row_of_kernels(const float* strip, long plane, long pitch, const float* d, long row, long next, int group,
+                                  const Layer& l, int o, int h, int w, int y, int x) {  // d: rows `row`, tiles `next` apart
+    const Csr& m = l.updated;
+    using Sh = Shape33<G>;
+    for (int k = m.rowptr[o]; k < m.rowptr[o + 1]; k++) {
+        vf a[9];
+        UNROLL(9, i) a[i] = vf{}; END
+        const float* p = strip + m.col[k] * plane;
+        for (int t = 0; t < group; t++) {
+            vf tile[16];
+            UNROLL(16, i) tile[i] = ld(d + t * next + i / 4 * row + i % 4 * V); END
+            const float* at = p + static_cast<long>(t) * Sh::step * V;
+            if constexpr (G == UNIT)
+                by_corner(h, w, y, x + 4 * t, [&](auto corner) __attribute__((always_inline)) {
+                    correlate33<1, 6, 0, decltype(corner)::value>(at, pitch, tile, a);
+                });
+            else correlate33<Sh::S, Sh::rows, G == WHOLE>(at, pitch, tile, a);
+        }
+        float* out = m.w + 9L * (l.dense_grad ? m.index[k] : k);
+        add_sums(a[0], a[1], a[2], a[3], out);
+        add_sums(a[4], a[5], a[6], a[7], out + 4);
+        out[8] += sum(a[8]);
+    }
+}
+
+template <Geometry G> void correlate_all(const Op& op) {
+    using Sh = Shape33<G>;
+    const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
+    const GradSource ds{op.g, op.n, op.o, op.ho * op.wo};
+    const Tiles tiles = Tiles::cut<G>(op.ho, op.wo, op.c);
+    const Csr& m = op.layer->updated;
+    parallel(op.o, 9.0 * m.n * op.ho * op.wo * blocks_of(op.n), [&](long first, long last) {
+        float* strip = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(tiles.group) * V);
+        float* d = scratch_b.get(static_cast<std::size_t>(16) * tiles.group * V);
+        for (int nb = 0; nb < blocks_of(op.n); nb++)
+            for (int ty = 0; ty < tiles.ty; ty++)
+                for (int x = 0; x < tiles.tx; x += tiles.group) {
+                    const int group = tiles.tx - x < tiles.group ? tiles.tx - x : tiles.group, cols = Sh::cols(group);
+                    pack_window(xs, nb, op.c, op.h, op.w, ty * Sh::step + Sh::origin, x * Sh::step + Sh::origin, Sh::rows, cols,
+                                strip);
+                    const long pitch = static_cast<long>(cols) * V;
+                    for (int o = static_cast<int>(first); o < last; o++) {
+                        if (m.rowptr[o] == m.rowptr[o + 1]) continue;
+                        const int wide = 4 * group < op.wo - 4 * x ? 4 * group : op.wo - 4 * x;
+                        if (wide < 4 * group || op.ho - 4 * ty < 4) std::memset(d, 0, sizeof(float) * 16 * group * V);
+                        for (int r = 0; r < 4 && ty * 4 + r < op.ho; r++)
+                            ds.row(d + 4L * r * group * V, nb, o, static_cast<long>(ty * 4 + r) * op.wo + 4 * x, wide, 1);
+                        row_of_kernels<G>(strip, pitch * Sh::rows, pitch, d, 4L * group * V, 4 * V, group, *op.layer, o, op.ho,
+                                          op.wo, 4 * ty, 4 * x);
+                    }
+                }
+    });
+}
+
+inline void conv3_dw(const Op& op) {
+    if (op.stride == 2) correlate_all<HALF>(op);
+    else if (op.h == 4 && op.w == 4) correlate_all<WHOLE>(op);
+    else correlate_all<UNIT>(op);
+}
+
+// Both gradients in one walk over the tiles, where the strips of both fit the cache: the gradient is read and put through
+// batch norm once. For one thread, since the two are shared out differently.
+constexpr long BOTH_BYTES = 512 * 1024;
+
+template <Geometry G> long both_bytes(const Op& op, int group) {
+    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+}
+
+template <Geometry G> void both(const Op& op) {
+    using Sh = Shape33<G>;
+    const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
+    const GradSource ds{op.g, op.n, op.o, op.h * op.w};
+    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
+    const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4;
+    int wide = 1;
+    while (wide < tx && wide < 8 && both_bytes<G>(op, wide * 2) <= BOTH_BYTES) wide *= 2;
+    float* x = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(wide) * V);
+    float* d = scratch_b.get(static_cast<std::size_t>(op.o) * Sh::rows * Sh::cols(wide) * V);
+    for (int nb = 0; nb < blocks_of(op.n); nb++)
+        for (int y = 0; y < ty; y++)
+            for (int z = 0; z < tx; z += wide) {
+                const int group = tx - z < wide ? tx - z : wide, cols = Sh::cols(group);
+                const long pitch = static_cast<long>(cols) * V, plane = pitch * Sh::rows;
+                const int y0 = y * 4 + Sh::origin, x0 = z * 4 + Sh::origin;
+                pack_window(ds, nb, op.o, op.h, op.w, y0, x0, Sh::rows, cols, d);
+                for (int c = 0; c < op.c; c++)
+                    for (int i = 0; i < group; i++)
+                        one_tile<G>(d + 4L * i * V, plane, pitch, op.layer->backward, t, c, nb, y * 4, (z + i) * 4, ty);
+                pack_window(xs, nb, op.c, op.h, op.w, y0, x0, Sh::rows, cols, x);
+                const float* inner = d - Sh::origin * (pitch + V);
+                for (int o = 0; o < op.o; o++)
+                    row_of_kernels<G>(x, plane, pitch, inner + o * plane, pitch, 4 * V, group, *op.layer, o, op.h, op.w,
+                                      4 * y, 4 * z);
+            }
+}
+
+inline void conv3_both(const Op& op) {
+    const bool whole = op.h == 4 && op.w == 4;
+    if (threads() > 1 || op.stride != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+        conv3_dw(op);
+        conv3_dx(op);
+    } else if (whole) {
+        both<WHOLE>(op);
+    } else {
+        both<UNIT>(op);
+    }
+}
+
+}
+}

@@ -1,0 +1,27 @@
+// One instruction set's kernels: setup.py compiles this file once for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set.
+#include "conv.h"
+#include "conv1.h"
+#include "conv3_dw.h"
+#include "norm.h"
+#include "rest.h"
+
+namespace edgecl {
+namespace EDGECL_NS {
+
+using Function = void (*)(const Op&);
+
+// In the order of Kind.
+const Function FUNCTIONS[KINDS] = {
+    pack, unpack, store, store_grad, gather,
+    conv3, conv3_dx, conv3_dw, conv1, conv1_dx, conv1_dw, conv_any, conv_any_dx, conv_any_dw, bias_grad,
+    image_stats, norm, norm_eval, norm_reduce,
+    max_pool, max_pool_dx, avg_pool, avg_pool_dx, sgd, sgd_flat, conv3_both,
+};
+
+}
+
+void EDGECL_RUN(const Op* ops, int n) {
+    for (int i = 0; i < n; i++) EDGECL_NS::FUNCTIONS[ops[i].kind](ops[i]);
+}
+
+}

@@ -1,0 +1,86 @@
+// Vectors of V floats, one sample a lane, in GCC's and Clang's vector types: one source for every instruction set.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace edgecl {
+namespace EDGECL_NS {
+
+constexpr int V = EDGECL_V;
+using vf = float __attribute__((vector_size(4 * V)));
+using vi = int32_t __attribute__((vector_size(4 * V)));
+using v4 = float __attribute__((vector_size(16)));
+
+#define EDGECL_INLINE static inline __attribute__((always_inline))
+
+EDGECL_INLINE vf ld(const float* p) { return *reinterpret_cast<const vf*>(p); }
+EDGECL_INLINE void st(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
+EDGECL_INLINE vf splat(float x) { return x - vf{}; }
+EDGECL_INLINE vf relu(vf x) { return x < 0 ? vf{} : x; }  // NaN passes: it must reach the loss
+EDGECL_INLINE vf open(vf d, vf m) { return m <= 0 ? vf{} : d; }
+EDGECL_INLINE vf keep(vf x, vi lanes) { return reinterpret_cast<vf>(reinterpret_cast<vi>(x) & lanes); }
+
+// Unrolled at compile time, so that arrays of accumulators stay in registers.
+template <class F, int... I> EDGECL_INLINE void unroll_(F&& f, std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class F> EDGECL_INLINE void unroll(F&& f) { unroll_(f, std::make_integer_sequence<int, N>{}); }
+#define UNROLL(N, i) unroll<N>([&](auto i##_) __attribute__((always_inline)) { constexpr int i = decltype(i##_)::value;
+#define END });
+
+EDGECL_INLINE v4 fold(vf v) {
+#if EDGECL_V == 16
+    auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+#elif EDGECL_V == 8
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    return v;
+#endif
+}
+
+EDGECL_INLINE float sum(vf v) {
+    v4 a = fold(v);
+    return (a[0] + a[2]) + (a[1] + a[3]);
+}
+
+// Sums of four vectors, added to out[0..3].
+EDGECL_INLINE void add_sums(vf a, vf b, vf c, vf d, float* out) {
+    v4 e = fold(a), f = fold(b), g = fold(c), h = fold(d), o;
+    v4 p = __builtin_shufflevector(e, f, 0, 4, 1, 5) + __builtin_shufflevector(e, f, 2, 6, 3, 7);
+    v4 q = __builtin_shufflevector(g, h, 0, 4, 1, 5) + __builtin_shufflevector(g, h, 2, 6, 3, 7);
+    std::memcpy(&o, out, sizeof o);
+    o += __builtin_shufflevector(p, q, 0, 1, 4, 5) + __builtin_shufflevector(p, q, 2, 3, 6, 7);
+    std::memcpy(out, &o, sizeof o);
+}
+
+// All bits of the lanes of block `nb` that hold one of n samples.
+EDGECL_INLINE vi lanes_of(int n, int nb) {
+    vi lane{};
+    for (int i = 0; i < V; i++) lane[i] = i;  // a constant once compiled
+    return lane < n - nb * V;
+}
+
+EDGECL_INLINE int blocks_of(int n) { return (n + V - 1) / V; }
+
+// A thread's own scratch memory: grows, never shrinks.
+struct Scratch {
+    float* p = nullptr;
+    std::size_t size = 0;
+    ~Scratch() { std::free(p); }
+    float* get(std::size_t floats) {
+        if (floats > size) {
+            std::free(p);
+            size = (floats + 1023) / 1024 * 1024;
+            p = static_cast<float*>(std::aligned_alloc(64, size * sizeof(float)));
+            if (!p) std::abort();
+        }
+        return p;
+    }
+};
+inline thread_local Scratch scratch_a, scratch_b;
+
+}
+}

@@ -1,0 +1,122 @@
+"""Kernels called one by one on every instruction set that this processor has, and what they should give, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecl.engines.native_layers import Weights
+from edgecl.engines.native_values import family
+from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
+from edgecl.nets.graph import Conv2d
+
+A = np.ndarray[Any, Any]
+ISAS = [name for name, here in isas().items() if here]
+on_isas = pytest.mark.parametrize("isa", ISAS)
+
+
+def blocked(kernels: Kernels, x: A) -> A:
+    """[N, C, H, W] as the kernels lay it out."""
+    n, c, h, w = x.shape
+    out, host = array(-(-n // kernels.lanes) * kernels.lanes * c * h * w), np.ascontiguousarray(x, np.float32)
+    kernels.run(program([Op(kind=Kind.PACK, n=n, c=c, h=h, w=w, out=pointer(out), host=pointer(host))]))
+    return out
+
+
+def plain(kernels: Kernels, a: A, shape: tuple[int, ...], view: View | None = None) -> A:
+    """Back to [N, C, H, W]."""
+    n, c, h, w = shape
+    host = array(shape)
+    op = Op(kind=Kind.UNPACK, n=n, c=c, h=h, w=w, a=view or View(pointer(a)), host=pointer(host))
+    kernels.run(program([op]))
+    return host
+
+
+class Layered:
+    """A convolution with masks, on blocked arrays full of NaN where nothing was written."""
+
+    def __init__(self, isa: str, node: Conv2d, x: A, w: A, live: A | None, updated: A | None, threads: int = 1) -> None:
+        self.kernels, self.node, self.x, self.threads = load(isa), node, x, threads
+        self.w = array(w.shape)
+        self.w[...] = w if live is None else w * live
+        self.layer = Weights(node, self.w, None, None, None)
+        self.layer.set_live(live)
+        if updated is not None:
+            self.layer.set_updated(updated)
+        self.out_shape = (len(x), *node.out_shape(x.shape[1:]))
+        self.input = blocked(self.kernels, x)
+
+    def op(self, offset: int, **more: Any) -> Op:
+        _, c, h, w = self.x.shape
+        n, o, ho, wo = self.out_shape
+        geometry = {k: getattr(self.node, k) for k in ("kernel", "stride", "padding", "groups")}
+        kind = int(family(self.node)) + offset
+        return Op(kind=kind, n=n, c=c, h=h, w=w, o=o, ho=ho, wo=wo, layer=self.layer.pointer, **geometry, **more)
+
+    def run(self, *ops: Op) -> None:
+        flag = 1 if self.node.stride > 1 else 2
+        gathers = [Op(kind=Kind.GATHER, layer=self.layer.pointer)] if self.layer.copied else []
+        gathers += [Op(kind=Kind.GATHER, layer=self.layer.pointer, flag=flag)] if self.layer.transposes else []
+        self.kernels.run(program([*gathers, *ops]), self.threads)
+
+    def space(self, shape: tuple[int, ...]) -> A:
+        n, c, h, w = shape
+        out = array(-(-n // self.kernels.lanes) * self.kernels.lanes * c * h * w)
+        out.fill(np.nan)
+        return out
+
+    def forward(self) -> A:
+        out = self.space(self.out_shape)
+        self.run(self.op(0, a=View(pointer(self.input)), out=pointer(out)))
+        return plain(self.kernels, out, self.out_shape)
+
+    def dx(self, d: A, onto: A | None = None) -> A:
+        out = self.space(self.x.shape) if onto is None else blocked(self.kernels, onto)
+        grad = blocked(self.kernels, d)
+        self.run(self.op(1, g=Grad(pointer(grad)), out=pointer(out), accumulate=int(onto is not None)))
+        return plain(self.kernels, out, self.x.shape)
+
+    def dw(self, d: A, everything: bool = False) -> A:
+        """In the weight's shape; 0 where no gradient was asked for."""
+        dense = self.layer.want_all() if everything else None
+        grad = blocked(self.kernels, d)
+        self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
+        if dense is not None:
+            return dense.copy()
+        found = np.zeros((self.w.shape[0] * self.w.shape[1], self.layer.taps), np.float32)
+        listed = self.layer.updated
+        found[listed.index[: listed.n]] = listed.values[: listed.n * self.layer.taps].reshape(-1, self.layer.taps)
+        return found.reshape(self.w.shape)
+
+
+def taps_of(node: Conv2d, x: A) -> tuple[A, list[tuple[int, int]]]:
+    """x with its zeros, in float64, and the places of the taps."""
+    p = node.padding
+    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (p, p), (p, p))), list(np.ndindex(node.kernel, node.kernel))
+
+
+def window(node: Conv2d, padded: A, i: int, j: int, shape: tuple[int, ...]) -> A:
+    s, (ho, wo) = node.stride, shape[2:]
+    view: A = padded[:, :, i : i + s * (ho - 1) + 1 : s, j : j + s * (wo - 1) + 1 : s]
+    return view
+
+
+def exact(node: Conv2d, x: A, w: A, d: A) -> tuple[A, A, A]:
+    """(output, input gradient, weight gradient) of a convolution without groups, for the output's gradient d."""
+    padded, places = taps_of(node, x)
+    out, dx, dw = np.zeros(d.shape), np.zeros(padded.shape), np.zeros(w.shape)
+    for i, j in places:
+        seen, k = window(node, padded, i, j, d.shape), w[:, :, i, j].astype(np.float64)
+        out += np.einsum("nchw,oc->nohw", seen, k)
+        dw[:, :, i, j] = np.einsum("nchw,nohw->oc", seen, d.astype(np.float64))
+        window(node, dx, i, j, d.shape)[...] += np.einsum("nohw,oc->nchw", d.astype(np.float64), k)
+    p = node.padding
+    return out, dx[:, :, p : p + x.shape[2], p : p + x.shape[3]], dw
+
+
+def error(a: A, b: A, scale: float) -> float:
+    """Largest difference in parts of `scale`; NaN counts as infinite."""
+    e = np.abs(a.astype(np.float64) - b).max(initial=0.0)
+    return float(e) / scale if np.isfinite(e) else float("inf")
