@@ -64,7 +64,8 @@ def test_budgets_that_can_not(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["10min", "90s", "2h", "256MB", "1GiB", "5Wh", "3000 J", "23x,10min", "10min,256MB,5Wh"])
 def test_time_memory_and_energy_need_another_engine(text: str) -> None:
-    assert "masks dense tensors, which saves none of them. Give compute, such as 23x" in refused(configured(text))
+    assert "masks dense tensors, which saves none of them" in (said := refused(configured(text)))
+    assert said.endswith("Give compute, such as 23x")
 
 
 def test_no_budget_changes_nothing() -> None:
