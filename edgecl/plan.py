@@ -84,7 +84,8 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> P
         plan = _fit(candidate, work, reference, limit, pinned)
         if plan is not None:
             return plan
-    tightest = min((_plan(c, work, reference, None) for c in _tightest(config, pinned)), key=lambda p: p.ledger.executed)
+    sparsest = [_plan(c, work, reference, None) for c in _tightest(config, pinned)]
+    tightest = min([plain, *sparsest], key=lambda p: p.ledger.executed)  # a tiny run's masks can cost more than they save
     held = sorted(k for k in pinned if k in OPEN)
     why = f" with {', '.join(held)} pinned" if held else _reach(tightest.config)
     raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
