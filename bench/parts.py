@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Each part of SparCL by itself, on digits: accuracy and FLOPs over several seeds.
 
-    python bench/parts.py [--seeds 5] [--sparsity 0.9] [--epochs 20] [--quick]
+    python bench/parts.py [--seeds 5] [--sparsity 0.9] [--epochs 20] [--engine torch] [--quick]
 
 DER++ at full width; every row has the same stream, passes and seeds. Class-IL as mean ± standard deviation over seeds.
 Ends with one JSON line.
@@ -45,16 +45,34 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--engine", default="torch")
     parser.add_argument("--quick", action="store_true", help="two seeds of two epochs")
     args = parser.parse_args()
     seeds, epochs = (2, 2) if args.quick else (args.seeds, args.epochs)
     rows = {}
     for name, parts in variants(args.sparsity).items():
-        rows[name] = row([run({**parts, "seed": seed, "train": {"epochs": epochs}}) for seed in range(seeds)])
+        rows[name] = row(
+            [
+                run({**parts, "seed": seed, "train": {"epochs": epochs}, "engine": {"name": args.engine, "threads": 1}})
+                for seed in range(seeds)
+            ]
+        )
         print(f"{name:24} {rows[name]['class_il']:5.1f} ± {rows[name]['std']:.1f} %  {rows[name]['ratio']:.2f}×", flush=True)
     where = environment.describe()
     said = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": where["commit"], "cpu": where["cpu"]}
-    print(json.dumps({**said, "data": "digits", "seeds": seeds, "epochs": epochs, "sparsity": args.sparsity, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                **said,
+                "data": "digits",
+                "engine": args.engine,
+                "seeds": seeds,
+                "epochs": epochs,
+                "sparsity": args.sparsity,
+                "rows": rows,
+            }
+        )
+    )
     return 0
 
 
