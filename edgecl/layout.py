@@ -9,7 +9,8 @@ from math import prod
 from edgecl import masks
 from edgecl.config import Config
 from edgecl.cost import LayerCost
-from edgecl.nets.graph import Net, Shape
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import Shape
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from edgecl.nets.graph import Conv2d, Linear, Node, Shape
+from edgecl.nets.nodes import Conv2d, Linear, Node, Shape, pair
 from edgecl.types import I64, Array, Bools, ConfigError, NumericError
 
 UNITS = ("weight", "kernel", "block4x4", "channel")
@@ -47,7 +47,7 @@ def default_unit(node: Node) -> str:
     Raises ConfigError for a node that multiplies no weights.
     """
     if isinstance(node, Conv2d):
-        return "kernel" if node.kernel > 1 else "block4x4"
+        return "kernel" if prod(pair(node.kernel)) > 1 else "block4x4"
     if isinstance(node, Linear):
         return "weight"
     raise ConfigError(f"node {node.name}: {node.op} has no weights to mask")

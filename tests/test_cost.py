@@ -12,8 +12,8 @@ from edgecl.cost import LayerCost, dense, forward_flops, layer_costs
 from edgecl.forecast import Workload, simulate
 from edgecl.ledger import KINDS, step_table
 from edgecl.nets import ZOO, Net, build_net
-from edgecl.nets.graph import Add, Conv2d, Flatten, GlobalPool, Linear, Relu
 from edgecl.nets.init import initial
+from edgecl.nets.nodes import Add, Conv2d, Flatten, GlobalPool, Linear, Relu
 
 torch = pytest.importorskip("torch")
 

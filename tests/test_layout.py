@@ -14,7 +14,8 @@ from edgecl.config import Config, resolve
 from edgecl.cost import layer_costs
 from edgecl.layout import MaskedLayer
 from edgecl.nets import build_net
-from edgecl.nets.graph import BatchNorm, Conv2d, GlobalPool, Linear, Net
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import BatchNorm, Conv2d, GlobalPool, Linear
 
 
 def configured(**mask: Any) -> Config:

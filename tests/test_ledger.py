@@ -14,7 +14,8 @@ from edgecl.cost import layer_costs
 from edgecl.forecast import Workload, simulate
 from edgecl.ledger import KINDS, Ledger, gradient_mask_upkeep, scoring_upkeep, step_paper, step_table
 from edgecl.nets import build_net
-from edgecl.nets.graph import BatchNorm, Conv2d, GlobalPool, Linear, Net, Relu
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import BatchNorm, Conv2d, GlobalPool, Linear, Relu
 
 NET = Net(
     "hand",

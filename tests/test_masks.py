@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecl import masks
-from edgecl.nets.graph import BatchNorm, Conv2d, Linear
+from edgecl.nets.nodes import BatchNorm, Conv2d, Linear
 from edgecl.nets.zoo import resnet18
 from edgecl.types import ConfigError, NumericError
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecl import masks
 from edgecl.kernels import Csr, Layer, Norm, array, pointer
-from edgecl.nets.graph import BatchNorm, Conv2d, Linear
+from edgecl.nets.nodes import BatchNorm, Conv2d, Linear
 from edgecl.types import Bools
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]

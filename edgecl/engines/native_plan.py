@@ -15,7 +15,8 @@ import numpy as np
 from edgecl.engines.native_layers import Floats, Statistics, Weights
 from edgecl.engines.native_values import Buffer, Cell, Gradient, Value, family, geometry, out_shape, pool_kind
 from edgecl.kernels import Kind, Op, View, array, pointer, program
-from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Net, Node, Pool, Relu, Shape
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu, Shape
 from edgecl.types import ConfigError
 
 _BAND = 4  # rows of the image whose statistics the 3×3 kernels keep together

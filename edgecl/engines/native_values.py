@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgecl.engines.native_layers import Floats, Statistics
 from edgecl.kernels import Grad, Kind, View, pointer
-from edgecl.nets.graph import Conv2d, GlobalPool, Linear, Node, Pool
+from edgecl.nets.nodes import Conv2d, GlobalPool, Linear, Node, Pool
 
 
 @dataclass(eq=False)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Net, Node, Pool, Relu
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
 from edgecl.types import ConfigError
 
 Tensors = Mapping[str, torch.Tensor]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Net, Node, Pool, Relu
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
 from edgecl.types import ConfigError
 
 Image = tuple[int, int, int]

@@ -13,8 +13,8 @@ import torch
 
 from edgecl.engines import Engine, make_engine
 from edgecl.nets import ZOO, Net, build_net
-from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, Linear, Pool, Relu
 from edgecl.nets.init import initial
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, Linear, Pool, Relu
 from edgecl.types import Pass
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch finds")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from edgecl.nets import Net
-from edgecl.nets.graph import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
 from edgecl.types import Pass
 
 T = torch.Tensor

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgecl.engines.torch_ops import render
 from edgecl.nets import Net
-from edgecl.nets.graph import BatchNorm, Conv2d, Flatten, Linear, Node, Pool, Shape
+from edgecl.nets.nodes import BatchNorm, Conv2d, Flatten, Linear, Node, Pool, Shape
 from edgecl.types import Pass
 
 Setting = tuple[str, Mapping[str, Any]]

@@ -10,7 +10,7 @@ import pytest
 from edgecl.engines.native_layers import Weights
 from edgecl.engines.native_values import family
 from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
-from edgecl.nets.graph import Conv2d
+from edgecl.nets.nodes import Conv2d
 
 A = np.ndarray[Any, Any]
 ISAS = [name for name, here in isas().items() if here]

@@ -11,7 +11,7 @@ from kernel_cases import ISAS, A, Layered, blocked, error, exact, on_isas, plain
 from edgecl.engines.native_layers import Statistics
 from edgecl.kernels import Grad, Kind, Op, View, array, load, pointer, program
 from edgecl.masks import BLOCK, expand, unit_shape
-from edgecl.nets.graph import BatchNorm, Conv2d
+from edgecl.nets.nodes import BatchNorm, Conv2d
 from edgecl.types import ConfigError
 
 BOUND = 1e-5

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecl.nets import ZOO, Net, build_net
-from edgecl.nets.graph import OPS, Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.nets.nodes import OPS, Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
 from edgecl.types import ConfigError
 
 TINY = Path(__file__).parents[2] / "models" / "tiny_cnn.yaml"

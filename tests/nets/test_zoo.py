@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgecl.nets import ZOO, build_net, full_width
-from edgecl.nets.graph import BatchNorm
 from edgecl.nets.init import initial
+from edgecl.nets.nodes import BatchNorm
 from edgecl.types import ConfigError
 
 TINY = Path(__file__).parents[2] / "models" / "tiny_cnn.yaml"
