@@ -170,9 +170,11 @@ def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
 
 def _engine(chosen: Plan) -> Engine:
     c = chosen.config
+    only_torch = {"deterministic": c.engine.deterministic} if c.engine.name == "torch" else {}
     return make_engine(
         c.engine.name,
         chosen.net,
+        **only_torch,
         device=c.engine.device,
         threads=c.engine.threads,
         precision=c.engine.precision,

@@ -130,6 +130,13 @@ def test_killed_from_outside_at_any_time(
     assert end(run, sets) == unbroken[sets]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch finds")
+def test_killed_on_a_gpu(tmp_path: Path) -> None:
+    sets = (*FULL, "engine={name: torch, device: cuda}")
+    start(tmp_path / "killed", sets, ("step", 7)).join()
+    assert end(tmp_path / "killed", sets) == end(tmp_path / "unbroken", sets)
+
+
 def test_a_finished_run_stays_as_it_is(tmp_path: Path, unbroken: dict[tuple[str, ...], dict[str, Any]]) -> None:
     run = tmp_path / "run"
     finished(run, *FULL)

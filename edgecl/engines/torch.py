@@ -32,6 +32,7 @@ class TorchEngine:
         *,
         threads: int = 0,
         precision: str = "fp32",
+        deterministic: bool = True,
         together: bool | None = None,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -46,7 +47,7 @@ class TorchEngine:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.together = self.device.type == "cuda" if together is None else together
         self.precision = precision
-        _set_up_torch(threads or _threads(net), precision)
+        _set_up_torch(threads or _threads(net), precision, deterministic)
         self.p = {k: self._new(s) for k, s in {**net.weights(), **net.buffers()}.items()}
         self.trained = list(net.weights())
         for name in self.trained:
@@ -246,10 +247,10 @@ def _threads(net: Net) -> int:
     return 1 if sum(node.macs(*shapes) for node, shapes in net.walk()) < SMALL else THREADS
 
 
-def _set_up_torch(threads: int, precision: str) -> None:
+def _set_up_torch(threads: int, precision: str, deterministic: bool) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"engine.precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = not deterministic, deterministic
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
