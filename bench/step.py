@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from edgecl import config as configs
 from edgecl import session
 from edgecl.state import Setup, State
-from edgecl.train import Progress, draw_batch, train, train_step
+from edgecl.step import train_step
+from edgecl.train import Progress, draw_batch, train
 
 
 def main() -> int:
@@ -85,7 +86,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> tuple[Setup, State]:
 
 def repeat(setup: Setup, state: State, times: int) -> list[float]:
     """Seconds of the compiled step on one batch."""
-    step = state.engine.compile(partial(train_step, state.engine, setup.method, setup, False))
+    step = state.engine.compile(partial(train_step, state.engine, setup.method, setup.stream.preprocess, False))
     batch = draw_batch(setup, state, setup.epochs[0], np.arange(setup.config.train.batch))
     for _ in range(3):
         step(batch)

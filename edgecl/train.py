@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from edgecl import curate, masks, schedule
-from edgecl.data.augment import draw_crops, prepare
-from edgecl.engines import Engine
+from edgecl.data.augment import draw_crops
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
 from edgecl.layout import MaskedLayer
-from edgecl.methods import Method
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
+from edgecl.step import train_step
 from edgecl.types import F32, I64, Array, Batch, Bools, BudgetError, NumericError, Part
 
 Event = dict[str, Any]
@@ -45,23 +44,14 @@ class Stopped(Exception):
     """The user asked the loop to stop; a snapshot holds all that was done."""
 
 
-def train_step(engine: Engine, method: Method, setup: Setup, score: bool, batch: Batch) -> StepResult:
-    """One step, on the engine's arrays; the engine may capture it, so nothing here depends on values."""
-    x = [prepare(engine.xp, part.x, part.crop, setup.stream.preprocess) for part in batch.parts]
-    outputs = engine.forward(x, method.passes(), split=score)
-    loss = method.loss(engine.xp, outputs, batch)
-    engine.backward(loss.d_logits, score=score)
-    engine.step(batch.rate)
-    return StepResult(loss.value, outputs[0].logits)
-
-
 def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event | Progress | Testing]:
     """Trains from wherever `state` is to the end of the stream; yields what happens.
 
     Raises Stopped after a snapshot when `stopping()` turns true, BudgetError likewise at the budget's end, NumericError
     when the loss is not finite.
     """
-    compiled = {s: state.engine.compile(partial(train_step, state.engine, setup.method, setup, s)) for s in (False, True)}
+    step = partial(train_step, state.engine, setup.method, setup.stream.preprocess)
+    compiled = {score: state.engine.compile(partial(step, score)) for score in (False, True)}
     while state.warnings:
         yield state.note({"event": "warning", "message": state.warnings.pop(0)})
     if not state.accuracy:

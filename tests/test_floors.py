@@ -19,7 +19,7 @@ FLOORS = [
     {"engines"},
     {"methods"},
     {"config"},
-    {"schedule", "layout", "ledger"},
+    {"schedule", "layout", "ledger", "step"},
     {"forecast"},
     {"plan"},
     {"store", "evaluate"},

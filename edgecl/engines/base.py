@@ -14,6 +14,11 @@ CURRENT, REPLAY = "current", "replay"
 """Sources of gradient: part 0 of a batch is current, all others are replay."""
 
 
+def sources_of(parts: int) -> tuple[str, ...]:
+    """The source of gradient of each part of a whole batch."""
+    return (CURRENT, *[REPLAY] * (parts - 1))
+
+
 class Output(NamedTuple):
     """What the network says of one part."""
 
@@ -36,6 +41,7 @@ class Engine(Protocol):
 
     net: Net
     xp: Any  # array namespace
+    in_turn: bool  # passes cost least memory, and no time, if each goes forward and backward before the next begins
 
     def load(self, arrays: Named) -> None:
         """Sets weights, buffers and momentum (`momentum.<weight>`). Raises StoreError naming a missing or misshapen array."""
@@ -58,10 +64,11 @@ class Engine(Protocol):
         The engine may run the passes together; `split` forbids it, which makes gradients by source cheap.
         """
 
-    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
-        """Gradient of every weight, of what the last `forward` returned.
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
+        """Gradient of every weight, of what the last `forward` returned, added to what came since the last `step`.
 
-        `score` also adds it up by source, for `scores`, over live and dead weights of the masked layers alike.
+        `score` also adds it up by source, for `scores`, over live and dead weights of the masked layers alike. `sources`
+        names each part's; by default the first is CURRENT, the others are REPLAY.
         """
 
     def step(self, rate: Array) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat.numpy as xp_numpy
 import numpy as np
 
-from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.native_layers import Floats, Weights, expanded
 from edgecl.engines.native_plan import Plan, Planner
 from edgecl.kernels import Kind, Op, array, load, pointer, program
@@ -43,6 +43,7 @@ class NativeEngine:
         _only("engine.precision", precision, "fp32")
         self.net = net
         self.xp: Any = xp_numpy
+        self.in_turn = True
         self.momentum, self.weight_decay = momentum, weight_decay
         self.threads = threads or _cores()
         self._kernels = load()
@@ -62,6 +63,8 @@ class NativeEngine:
         self._gather, self._turn = self._gathers(), self._turns()
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
+        self._begun = False  # whether gradients have come since the last step
+        self._totals: dict[str, Floats] = {}  # of masked layers in a step that scores
 
     def _layer(self, name: str) -> Weights:
         weight, bias = f"{name}.weight", f"{name}.bias"
@@ -135,7 +138,7 @@ class NativeEngine:
             self._fresh = True
 
     def _plan(self, slot: int, n: int) -> Plan:
-        """Slot −1 predicts."""
+        """Slot −1 predicts. Passes that take turns, one a `forward`, share slot 0."""
         if (slot, n) not in self._plans:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
@@ -143,13 +146,15 @@ class NativeEngine:
             self._plans[slot, n] = planner.make()
         return self._plans[slot, n]
 
-    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
-        self._small["g"].fill(0)
-        for layer in self.layers.values():
-            layer.want_updated()
-        self._kernels.run(self._turn, self.threads)
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
+        if not self._begun:
+            self._small["g"].fill(0)
+            for layer in self.layers.values():
+                layer.want_updated()
+            self._kernels.run(self._turn, self.threads)
+            self._begun, self._totals = True, {}
         if score:
-            self._by_source(d_logits)
+            self._by_source(d_logits, sources or sources_of(len(d_logits)))
         else:
             self._run_back(d_logits, range(len(d_logits)))
         self._passes = []
@@ -163,13 +168,12 @@ class NativeEngine:
                 d[...] = d_logits[part] if part in parts else 0
             self._kernels.run(plan.backward, self.threads)
 
-    def _by_source(self, d_logits: Sequence[Array]) -> None:
+    def _by_source(self, d_logits: Sequence[Array], sources: Sequence[str]) -> None:
         """As `backward`, with all gradients of masked layers, summed by source."""
-        masked = {name: self.layers[name] for name in self._units}
-        totals: dict[str, Floats] = {}
-        for source, parts in ((CURRENT, range(1)), (REPLAY, range(1, len(d_logits)))):
+        masked, totals = {name: self.layers[name] for name in self._units}, self._totals
+        for source in dict.fromkeys(sources):
             found = {name: layer.want_all() for name, layer in masked.items()}
-            self._run_back(d_logits, parts)
+            self._run_back(d_logits, [i for i, s in enumerate(sources) if s == source])
             for name, g in found.items():
                 self._sums[source][name] += g
                 totals[name] = totals[name] + g if name in totals else g.copy()
@@ -181,7 +185,7 @@ class NativeEngine:
         for op in self._update:
             op.rate = float(rate)
         self._kernels.run(self._update, self.threads)
-        self._fresh = False
+        self._fresh = self._begun = False
 
     def _updates(self) -> Any:
         common = {"momentum": self.momentum, "decay": self.weight_decay}

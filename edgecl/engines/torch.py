@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from edgecl import masks
-from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.cuda_graph import GraphStep, leaves, rebuild
 from edgecl.engines.torch_ops import render
 from edgecl.nets.graph import Net
@@ -43,6 +43,7 @@ class TorchEngine:
         """
         self.net = net
         self.xp: Any = xp_torch
+        self.in_turn = False
         self.device = _device(device)
         self.momentum, self.weight_decay = momentum, weight_decay
         self.together = self.device.type == "cuda" if together is None else together
@@ -143,20 +144,22 @@ class TorchEngine:
         split = (torch.split(values[self.net.logits].float(), rows), torch.split(values[self.net.features].float(), rows))
         return [Output(*o) for o in zip(*split, strict=True)]
 
-    def backward(self, d_logits: Sequence[Array], *, score: bool = False) -> None:
+    def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         weights, logits = [self.p[k] for k in self.trained], self._logits
-        self._logits = []
+        self._logits, sources = [], sources or sources_of(len(logits))
         if not score:
-            self._grads = list(torch.autograd.grad(logits, weights, list(d_logits), materialize_grads=True))
+            self._add(torch.autograd.grad(logits, weights, list(d_logits), materialize_grads=True))
             return
-        by_source = {CURRENT: slice(0, 1), REPLAY: slice(1, None)}
-        self._grads = []
-        for source, parts in by_source.items():
-            if logits[parts]:
-                d, keep = list(d_logits[parts]), source == CURRENT
-                grads = torch.autograd.grad(logits[parts], weights, d, retain_graph=keep, materialize_grads=True)
+        for source in (CURRENT, REPLAY):
+            if chosen := [i for i, s in enumerate(sources) if s == source]:
+                out, d = ([one[i] for i in chosen] for one in (logits, d_logits))
+                grads = torch.autograd.grad(out, weights, d, retain_graph=source == CURRENT, materialize_grads=True)
                 self._add_scores(source, grads)
-                self._grads = [a + b for a, b in zip(self._grads, grads, strict=True)] if self._grads else list(grads)
+                self._add(grads)
+
+    def _add(self, grads: Sequence[torch.Tensor]) -> None:
+        """To what came since the last step."""
+        self._grads = [a + b for a, b in zip(self._grads, grads, strict=True)] if self._grads else list(grads)
 
     @torch.no_grad()
     def _add_scores(self, source: str, grads: Sequence[torch.Tensor]) -> None:

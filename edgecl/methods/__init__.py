@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from edgecl.methods.base import Loss, Method
+from edgecl.methods.base import ByPart, Loss, Method
 from edgecl.methods.derpp import Derpp
 from edgecl.methods.er import Er, ErAce
 from edgecl.methods.sgd import Joint, Sgd
@@ -31,4 +31,4 @@ def make_method(name: str, chosen: Mapping[str, Any]) -> Method:
     return method
 
 
-__all__ = ["METHODS", "Loss", "Method", "make_method", "options"]
+__all__ = ["METHODS", "ByPart", "Loss", "Method", "make_method", "options"]

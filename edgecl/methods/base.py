@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -32,6 +33,23 @@ class Method(Protocol):
 
     def loss(self, xp: Any, outputs: Sequence[Output], batch: Batch) -> Loss:
         """Loss and gradients; no synchronisation with the host and no shapes that depend on values."""
+
+
+class ByPart(ABC):
+    """A method whose loss is a sum over the parts, each of its own output: passes may then take turns, each forward and
+    backward before the next begins, so that one pass's activations are kept at a time."""
+
+    @abstractmethod
+    def passes(self) -> tuple[Pass, ...]:
+        """As `Method.passes`."""
+
+    @abstractmethod
+    def part_loss(self, xp: Any, part: int, output: Output, batch: Batch) -> tuple[Array, Array]:
+        """The part's share of the loss, and the gradient of its logits [N, K]."""
+
+    def loss(self, xp: Any, outputs: Sequence[Output], batch: Batch) -> Loss:
+        values, d = zip(*(self.part_loss(xp, i, output, batch) for i, output in enumerate(outputs)), strict=True)
+        return Loss(sum(values[1:], start=values[0]), list(d))
 
 
 def class_mask(kind: str, batch: Batch) -> Array:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgecl.engines.base import Output
-from edgecl.methods.base import CLASS_MASKS, PASSES, Loss, class_mask, one_of, replay_mask, split_or_joined
+from edgecl.methods.base import CLASS_MASKS, PASSES, ByPart, class_mask, one_of, replay_mask, split_or_joined
 from edgecl.methods.losses import cross_entropy, one_hot
-from edgecl.types import Batch, Pass
+from edgecl.types import Array, Batch, Pass
 
 
 @dataclass(frozen=True)
-class Er:
+class Er(ByPart):
     """Mean cross entropy over current and replayed samples. Published as one concatenated pass."""
 
     class_mask: str = "task"
@@ -31,16 +30,14 @@ class Er:
     def passes(self) -> tuple[Pass, ...]:
         return split_or_joined(self.forward, 2)
 
-    def loss(self, xp: Any, outputs: Sequence[Output], batch: Batch) -> Loss:
-        now, old = batch.parts
-        total = xp.sum(now.weight) + xp.sum(old.weight)
-        a, d_a = cross_entropy(xp, outputs[0].logits, now.y, class_mask(self.class_mask, batch), now.weight / total)
-        b, d_b = cross_entropy(xp, outputs[1].logits, old.y, replay_mask(self.class_mask, batch), old.weight / total)
-        return Loss(a + b, [d_a, d_b])
+    def part_loss(self, xp: Any, part: int, output: Output, batch: Batch) -> tuple[Array, Array]:
+        mine, total = batch.parts[part], sum(xp.sum(one.weight) for one in batch.parts)
+        mask = replay_mask(self.class_mask, batch) if part else class_mask(self.class_mask, batch)
+        return cross_entropy(xp, output.logits, mine.y, mask, mine.weight / total)
 
 
 @dataclass(frozen=True)
-class ErAce:
+class ErAce(ByPart):
     """Asymmetric cross entropy (Caccia et al. 2022, eq. 3): current samples compete with the classes of their own batch only,
     replayed ones with all classes seen. Published as two passes."""
 
@@ -57,9 +54,7 @@ class ErAce:
     def passes(self) -> tuple[Pass, ...]:
         return split_or_joined(self.forward, 2)
 
-    def loss(self, xp: Any, outputs: Sequence[Output], batch: Batch) -> Loss:
-        now, old = batch.parts
-        present = xp.max(one_hot(xp, now.y, outputs[0].logits), axis=0)
-        a, d_a = cross_entropy(xp, outputs[0].logits, now.y, present, now.weight / now.y.shape[0])
-        b, d_b = cross_entropy(xp, outputs[1].logits, old.y, batch.seen_mask, old.weight / old.y.shape[0])
-        return Loss(a + b, [d_a, d_b])
+    def part_loss(self, xp: Any, part: int, output: Output, batch: Batch) -> tuple[Array, Array]:
+        mine = batch.parts[part]
+        mask = batch.seen_mask if part else xp.max(one_hot(xp, mine.y, output.logits), axis=0)
+        return cross_entropy(xp, output.logits, mine.y, mask, mine.weight / mine.y.shape[0])

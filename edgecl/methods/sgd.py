@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgecl.engines.base import Output
-from edgecl.methods.base import CLASS_MASKS, Loss, class_mask, one_of
+from edgecl.methods.base import CLASS_MASKS, ByPart, class_mask, one_of
 from edgecl.methods.losses import cross_entropy
-from edgecl.types import Batch, Pass
+from edgecl.types import Array, Batch, Pass
 
 
 @dataclass(frozen=True)
-class Sgd:
+class Sgd(ByPart):
     """Fine-tuning: remembers nothing. `class_mask` "none" as published; "task" to compare with masked methods."""
 
     class_mask: str = "none"
@@ -29,11 +28,9 @@ class Sgd:
     def passes(self) -> tuple[Pass, ...]:
         return (Pass((0,)),)
 
-    def loss(self, xp: Any, outputs: Sequence[Output], batch: Batch) -> Loss:
-        part = batch.parts[0]
-        n = part.y.shape[0]
-        value, d = cross_entropy(xp, outputs[0].logits, part.y, class_mask(self.class_mask, batch), part.weight / n)
-        return Loss(value, [d])
+    def part_loss(self, xp: Any, part: int, output: Output, batch: Batch) -> tuple[Array, Array]:
+        now = batch.parts[part]
+        return cross_entropy(xp, output.logits, now.y, class_mask(self.class_mask, batch), now.weight / now.y.shape[0])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from engine_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training import batches, direct, learner, sums
 
 from edgecl.engines import Engine
 from edgecl.engines.base import CURRENT, REPLAY
@@ -101,6 +102,19 @@ def test_in_sequence_equals_together(net: Net, how: str, sizes: tuple[int, ...])
 def test_in_sequence_equals_together_on_a_gpu(net: Net) -> None:
     apart, together = (("torch", {"device": "cuda", "together": t}) for t in (False, True))
     compare(net, (5, 2, 7), PASSES["separate"], apart, together, 1e-5)
+
+
+@on_engines
+@pytest.mark.parametrize("score", [False, True])
+def test_passes_in_turn_equal_passes_at_once(engine: Setting, score: bool) -> None:
+    """Forward and backward one by one, or all forward and all backward: the same weights, loss, logits and scores."""
+    results = []
+    for in_turn in (False, True):
+        made = learner(engine, build_net(TINY, (1, 8, 8), 10), "kernel")
+        made.in_turn = in_turn
+        steps = [direct(made, batch, score) for batch in batches(made.net, 2)]
+        results.append({**made.arrays(), **sums(made), **{f"{i}": a for i, s in enumerate(steps) for a in s}})
+    assert differences(results[1], results[0], 1e-6) == {}
 
 
 @settings(max_examples=15, deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from edgecl.engines import Engine
 from edgecl.engines.base import StepResult
 from edgecl.methods import make_method
 from edgecl.nets import Net
-from edgecl.train import train_step
+from edgecl.step import train_step
 from edgecl.types import Batch, Part, Preprocess
 
 Setting = tuple[str, Mapping[str, Any]]
@@ -45,8 +44,7 @@ def preprocess(net: Net) -> Preprocess:
 
 def stepper(engine: Engine, score: bool = False) -> Callable[[Batch], StepResult]:
     """The loop's own step with DER++: on the engine's arrays, not yet compiled."""
-    setup: Any = SimpleNamespace(stream=SimpleNamespace(preprocess=preprocess(engine.net)))
-    return partial(train_step, engine, make_method("derpp", {}), setup, score)
+    return partial(train_step, engine, make_method("derpp", {}), preprocess(engine.net), score)
 
 
 def direct(engine: Engine, batch: Batch, score: bool = False) -> StepResult:
