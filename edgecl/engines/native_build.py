@@ -1,0 +1,89 @@
+"""Buffers, operations and gradients of a pass under construction: what the node handlers of `native_nodes.py` write with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecl.engines.native_layers import Floats, Weights
+from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
+from edgecl.kernels import Kind, Op, array, pointer
+from edgecl.nets.graph import Net
+from edgecl.nets.nodes import Shape
+
+
+class Builder:
+    """One pass of n samples, in vectors of `lanes`; `train` keeps what the backward pass needs."""
+
+    def __init__(self, net: Net, n: int, lanes: int, layers: Mapping[str, Weights], p: Any, g: Any, train: bool) -> None:
+        self.net, self.n, self.lanes, self.layers, self.p, self.g, self.train = net, n, lanes, layers, p, g, train
+        self.blocks = -(-n // lanes)
+        self.ops: list[Op] = []
+        self.values: dict[str, Value] = {}
+        self.free: dict[int, list[Floats]] = {}
+        self.kept: list[Any] = []
+        self.bytes = 0
+
+    def take(self, shape: Shape) -> Floats:
+        """An array for a value of this shape, used before if one is free."""
+        size = self.blocks * self.lanes * int(np.prod(shape))
+        if self.free.get(size):
+            return self.free[size].pop()
+        return self.keep(array(size))
+
+    def keep(self, a: Floats) -> Floats:
+        self.kept.append(a)
+        self.bytes += a.nbytes
+        return a
+
+    def give(self, a: Floats) -> None:
+        self.free.setdefault(a.size, []).append(a)
+
+    def emit(self, kind: int, value: Value | None = None, **fields: Any) -> None:
+        """An operation; `value` sets its input's shape."""
+        c, h, w = value.shape if value else (0, 0, 0)
+        self.ops.append(Op(kind=int(kind), n=self.n, **{"c": c, "h": h, "w": w, **fields}))
+
+    def stored(self, value: Value) -> Value:
+        """The value as an array of its own."""
+        out = Value(Cell(self.take(value.shape)), value.shape, parent=value, uses=1, learns=value.learns)
+        self.emit(Kind.STORE, value, a=value.view(), out=pointer(out.cell.data))
+        return out
+
+    # gradients
+
+    def drop(self, g: Gradient) -> None:
+        g.buffer.holders -= 1
+        if not g.buffer.holders:
+            self.give(g.buffer.data)
+
+    def slot(self, value: Value) -> dict[str, Any]:
+        """Where a reader of the value adds its gradient: `out` and `accumulate` of an operation."""
+        if value.grad is None:
+            value.grad = Gradient(Buffer(self.take(value.shape)))
+            return {"out": pointer(value.grad.buffer.data), "accumulate": 0}
+        if value.grad.buffer.holders > 1 or not value.grad.plain:
+            value.grad = self.plain(value, value.grad)
+        return {"out": pointer(value.grad.buffer.data), "accumulate": 1}
+
+    def plain(self, value: Value, g: Gradient) -> Gradient:
+        """The gradient with all applied to it, in a buffer that nobody else holds."""
+        if g.plain and g.buffer.holders == 1:
+            return g
+        own = g.buffer if g.buffer.holders == 1 else Buffer(self.take(value.shape))
+        self.emit(Kind.STORE_GRAD, value, g=g.struct(), out=pointer(own.data))
+        if own is not g.buffer:
+            self.drop(g)
+        return Gradient(own)
+
+    def hand(self, value: Value, g: Gradient) -> None:
+        """Passes a gradient, with its buffer, to a value it is the whole gradient of, or a part."""
+        if not value.learns:
+            self.drop(g)
+        elif value.uses == 1 and value.grad is None:
+            value.grad = g
+        else:
+            self.emit(Kind.STORE_GRAD, value, g=g.struct(), **self.slot(value))
+            self.drop(g)
