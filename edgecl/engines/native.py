@@ -15,8 +15,9 @@ import array_api_compat.numpy as xp_numpy
 import numpy as np
 
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
+from edgecl.engines.native_build import Parameters
 from edgecl.engines.native_layers import Floats, Weights, expanded
-from edgecl.engines.native_plan import Plan, Planner
+from edgecl.engines.native_plan import Plan, make_plan
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
@@ -58,7 +59,7 @@ class NativeEngine:
         self.layers = {name: self._layer(name) for name in net.layers()}
         self._units: dict[str, str] = {}
         self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}
-        self._plans: dict[tuple[int, int], Plan] = {}
+        self._plans: dict[tuple[int, int, bool], Plan] = {}  # slot, samples, whether backward runs again
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
         self._gather, self._turn = self._gathers(), self._turns()
         self._update = self._updates()
@@ -124,7 +125,7 @@ class NativeEngine:
         self._passes, outputs = [], {}
         for i, one in enumerate(passes):
             rows = [len(x[part]) for part in one.parts]
-            plan = self._plan(i, sum(rows))
+            plan = self._plan(i, sum(rows), again=len(rows) > 1)
             np.concatenate([x[part] for part in one.parts], out=plan.x, casting="same_kind")
             self._kernels.run(plan.forward, self.threads)
             self._passes.append((one, plan, rows))
@@ -137,14 +138,14 @@ class NativeEngine:
             self._kernels.run(self._gather, self.threads)
             self._fresh = True
 
-    def _plan(self, slot: int, n: int) -> Plan:
+    def _plan(self, slot: int, n: int, *, again: bool = False) -> Plan:
         """Slot −1 predicts. Passes that take turns, one a `forward`, share slot 0."""
-        if (slot, n) not in self._plans:
+        if (slot, n, again) not in self._plans:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
-            planner = Planner(self.net, n, self._kernels.lanes, self.layers, self.p, self._g, train=slot >= 0)
-            self._plans[slot, n] = planner.make()
-        return self._plans[slot, n]
+            own = Parameters(self.layers, self.p, self._g)
+            self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, train=slot >= 0, again=again)
+        return self._plans[slot, n, again]
 
     def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         if not self._begun:

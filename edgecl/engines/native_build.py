@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from edgecl.engines.native_arena import Memory
 from edgecl.engines.native_layers import Floats, Weights
 from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
-from edgecl.kernels import Kind, Op, array, pointer
+from edgecl.kernels import Kind, Op, pointer
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Shape
 
 
-class Builder:
-    """One pass of n samples, in vectors of `lanes`; `train` keeps what the backward pass needs."""
+class Parameters(NamedTuple):
+    """What the engine owns and a pass reads or writes."""
 
-    def __init__(self, net: Net, n: int, lanes: int, layers: Mapping[str, Weights], p: Any, g: Any, train: bool) -> None:
-        self.net, self.n, self.lanes, self.layers, self.p, self.g, self.train = net, n, lanes, layers, p, g, train
+    layers: Mapping[str, Weights]
+    p: Mapping[str, Floats]  # weights and buffers
+    g: Mapping[str, Floats]  # gradients of one-dimensional weights
+
+
+class Builder:
+    """One pass of n samples, in vectors of `lanes`; `train` keeps what the backward pass needs, `again` until it has
+    run more than once: for a pass of several sources, whose gradients may be asked for one by one."""
+
+    def __init__(
+        self, net: Net, n: int, lanes: int, own: Parameters, memory: Memory, *, train: bool, again: bool = False
+    ) -> None:
+        self.net, self.n, self.lanes, self.memory, self.train, self.again = net, n, lanes, memory, train, again
+        self.layers, self.p, self.g = own
         self.blocks = -(-n // lanes)
         self.ops: list[Op] = []
         self.values: dict[str, Value] = {}
-        self.free: dict[int, list[Floats]] = {}
         self.kept: list[Any] = []
         self.bytes = 0
 
     def take(self, shape: Shape) -> Floats:
-        """An array for a value of this shape, used before if one is free."""
-        size = self.blocks * self.lanes * int(np.prod(shape))
-        if self.free.get(size):
-            return self.free[size].pop()
-        return self.keep(array(size))
+        """An array for a value of this shape."""
+        return self.memory.take(self.blocks * self.lanes * prod(shape))
 
     def keep(self, a: Floats) -> Floats:
         self.kept.append(a)
@@ -39,7 +47,8 @@ class Builder:
         return a
 
     def give(self, a: Floats) -> None:
-        self.free.setdefault(a.size, []).append(a)
+        """No operation after this one needs the array."""
+        self.memory.give(a)
 
     def emit(self, kind: int, value: Value | None = None, **fields: Any) -> None:
         """An operation; `value` sets its input's shape."""

@@ -7,6 +7,7 @@ a live weight are skipped; single weights of a larger kernel (unit "weight") are
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -140,7 +141,7 @@ def expanded(units: Any, unit: str, shape: tuple[int, ...]) -> Bools:
 class Statistics:
     """What one pass keeps of a batch norm: its scale and shift, and the coefficients of its input's gradient."""
 
-    def __init__(self, node: BatchNorm, p: dict[str, Floats], g: dict[str, Floats]) -> None:
+    def __init__(self, node: BatchNorm, p: Mapping[str, Floats], g: Mapping[str, Floats]) -> None:
         self.node = node
         channels = len(p[f"{node.name}.weight"])
         self.scale, self.shift, self.mean, self.rstd = (array(channels) for _ in range(4))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgecl.engines.native_build import Builder
+from edgecl.engines.native_arena import Arena, Sketch
+from edgecl.engines.native_build import Builder, Parameters
 from edgecl.engines.native_layers import Floats
 from edgecl.engines.native_nodes import BACKWARD, FORWARD, VIEWS
 from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
@@ -31,6 +32,13 @@ class Plan:
     kept: list[Any] = field(default_factory=list)  # what the operations point to
 
 
+def make_plan(net: Net, n: int, lanes: int, own: Parameters, *, train: bool, again: bool = False) -> Plan:
+    """The plan of a pass of n samples; see `Builder`."""
+    sketch = Sketch()
+    Planner(net, n, lanes, own, sketch, train=train, again=again).make()
+    return Planner(net, n, lanes, own, Arena(sketch.lives()), train=train, again=again).make()
+
+
 class Planner(Builder):
     """Walks the net once, forward and, to train, backward."""
 
@@ -50,7 +58,7 @@ class Planner(Builder):
         forward, self.ops = program(self.ops), []
         if self.train:
             self.back(d)
-        return Plan(x, d, logits, features, forward, program(self.ops), self.bytes, self.kept)
+        return Plan(x, d, logits, features, forward, program(self.ops), self.bytes, [self.memory, *self.kept])
 
     def unpack(self, value: Value) -> Floats:
         host: Floats = array((self.n, value.shape[0]))
@@ -68,6 +76,8 @@ class Planner(Builder):
             if value.grad is not None:
                 BACKWARD[type(node)](self, node, value, value.grad)
                 value.grad = None
+            if value.parent is None and not self.again:  # all that read it has been dealt with
+                self.give(value.cell.data)
 
 
 def _readers(net: Net) -> dict[str, int]:
