@@ -16,8 +16,9 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import device, is_numpy_array
 
+from edgecl.arrays import array_namespace
 from edgecl.nets.nodes import Conv2d, Linear, Node, Shape, pair
 from edgecl.types import I64, Array, Bools, ConfigError, NumericError
 

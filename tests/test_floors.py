@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 
 FLOORS = [
     {"types"},
-    {"files", "limits"},
+    {"files", "limits", "arrays"},
     {"data", "nets", "memory", "profiles", "metrics", "tensors", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import array_api_compat.numpy as xp_numpy
 import numpy as np
 
+from edgecl.arrays import numpy_namespace
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.native_build import Parameters
 from edgecl.engines.native_layers import Floats, Weights, expanded
@@ -43,7 +43,7 @@ class NativeEngine:
         _only("engine.device", device, "cpu")
         _only("engine.precision", precision, "fp32")
         self.net = net
-        self.xp: Any = xp_numpy
+        self.xp: Any = numpy_namespace()
         self.in_turn = True
         self.momentum, self.weight_decay = momentum, weight_decay
         self.threads = threads or _cores()
