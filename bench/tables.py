@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Tables and a picture from bench/records: one row a setting, over its seeds.
+
+    python bench/tables.py [--records DIR] [--out docs/results.md] [--picture docs/pictures/accuracy.svg] [--quick]
+
+A setting is a record's name without its seed (`c10-derpp-23x-s1` → `c10-derpp-23x`). Every figure is the mean over seeds with
+its 95 % interval (Student's t). The picture needs matplotlib (`pip install 'edgecl[report]'`). Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = re.compile(r"-s(\d+)$")
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""Two-sided 95 % points of Student's t for 1 to 15 degrees of freedom; above that 1.96 is within 9 %."""
+
+PUBLISHED = {  # name: (paper-count FLOPs or None, Class-IL %, source)
+    "DER++, buffer 500": (13.9e15, 72.70, "Buzzega et al. 2020"),
+    "ER, buffer 500": (11.1e15, 57.74, "Buzzega et al. 2020"),
+}
+
+
+class Mean(NamedTuple):
+    """Over n seeds; `half` is half of the 95 % interval, None of one seed."""
+
+    value: float
+    std: float | None
+    half: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}" if self.half is None else f"{self.value:.2f} ± {self.half:.2f}"
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """Mean, sample standard deviation and half of the 95 % interval."""
+    n = len(values)
+    if n < 2:
+        return Mean(values[0], None, None, n)
+    std = statistics.stdev(values)
+    t = T95[n - 2] if n - 2 < len(T95) else 1.96
+    return Mean(statistics.fmean(values), std, t * std / math.sqrt(n), n)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting."""
+
+    name: str
+    epochs: int
+    seeds: tuple[int, ...]
+    what: str
+    executed: float  # FLOPs
+    paper: float
+    ratio: float
+    ratio_paper: float
+    class_il: Mean
+    task_il: Mean
+    forgetting: Mean
+
+
+def read(records: Path) -> list[Row]:
+    """A row for each setting that has a record, sorted by epochs, then by cost, dearest first."""
+    groups: dict[str, list[tuple[int, dict[str, Any], dict[str, Any]]]] = {}
+    for folder in sorted(records.iterdir()):
+        found = SEED.search(folder.name)
+        if found and (folder / "result.json").exists():
+            result = json.loads((folder / "result.json").read_text())
+            config = yaml.safe_load((folder / "config.yaml").read_text())["config"]
+            groups.setdefault(SEED.sub("", folder.name), []).append((int(found[1]), result, config))
+    return sorted((_row(name, runs) for name, runs in groups.items()), key=lambda r: (-r.epochs, -r.executed, r.name))
+
+
+def _row(name: str, runs: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> Row:
+    results, config = [r for _, r, _ in runs], runs[0][2]
+    percent = {k: mean([100 * r[k] for r in results]) for k in ("class_il_accuracy", "task_il_accuracy", "class_il_forgetting")}
+    costs = {k: statistics.fmean(r[k] for r in results) for k in ("executed", "paper", "ratio", "ratio_paper")}
+    seeds = tuple(sorted(seed for seed, _, _ in runs))
+    return Row(
+        name, config["train"]["epochs"], seeds, describe(config), **costs, **dict(zip(_MEANS, percent.values(), strict=True))
+    )
+
+
+_MEANS = ("class_il", "task_il", "forgetting")
+
+
+def describe(config: dict[str, Any]) -> str:
+    """What is not usual in a configuration, in few words."""
+    mask, method, train = config["mask"], config["method"], config["train"]
+    words = [method["name"], f"w{config['net']['width'] or 64}"]
+    if mask["sparsity"]:
+        words.append(f"{100 * mask['sparsity']:.1f} % of {'kernels' if mask['unit'] == 'auto' else mask['unit'] + 's'} masked")
+        words += ["mask fixed"] * (not config["tdm"]["enabled"]) + ["ERK"] * (mask["start"] == "erk")
+        words += ["grown by gradient"] * (config["tdm"]["grow"] == "gradient" and config["tdm"]["enabled"])
+    words += [f"data removal {config['ddr']['share']:.0%}"] * bool(config["ddr"]["share"])
+    words += [f"{config['dgm']['share']:.0%} updated"] * (config["dgm"]["share"] < 1)
+    words += [f"{train['schedule']} rate"] * (train["schedule"] != "constant")
+    words += [f"momentum {train['momentum']}, rate {train['rate']}"] * bool(train["momentum"])
+    words += ["one pass"] * (method.get("forward") == "concat") + ["no class mask"] * (method.get("class_mask") == "none")
+    return ", ".join(words)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    head = "| setting | what | fewer FLOPs, executed | paper | Class-IL % | std | Task-IL % | forgetting | seeds |"
+    lines = [head, "|" + "---|" * 9]
+    for r in rows:
+        std = "–" if r.class_il.std is None else f"{r.class_il.std:.2f}"
+        cells = (
+            r.name,
+            r.what,
+            f"{r.ratio:.1f}×",
+            f"{r.ratio_paper:.1f}×",
+            r.class_il,
+            std,
+            r.task_il,
+            r.forgetting,
+            len(r.seeds),
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole of docs/results.md: a table a length of training."""
+    parts = ["# Results", "", INTRO]
+    for epochs in sorted({r.epochs for r in rows}, reverse=True):
+        parts += ["", f"## {epochs} epochs a task", "", table([r for r in rows if r.epochs == epochs])]
+    return "\n".join(parts) + "\n"
+
+
+INTRO = """Made by `python bench/tables.py` from [bench/records](../bench/records); nothing here is written by hand. Split CIFAR-10,
+5 tasks of 2 classes, replay memory of 500, ResNet-18, batch 32. A figure with ± is the mean over seeds and its 95 % interval
+(Student's t); one without has a single seed and is a hint. Compare rows of the same length only."""
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Class-IL accuracy over FLOPs executed, a point a setting, longest training only."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "edgecl"  # the same bytes every time
+    import matplotlib.pyplot as plt
+
+    longest = [r for r in rows if r.epochs == max(r.epochs for r in rows)]
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for dense, color, label in ((True, "#555555", "dense"), (False, "#0a7d5a", "edgecl, sparse")):
+        chosen = [r for r in longest if (r.ratio < 1.5) == dense]
+        y, e = [r.class_il.value for r in chosen], [r.class_il.half or 0 for r in chosen]
+        axes.errorbar([r.executed for r in chosen], y, e, fmt="o", color=color, capsize=3, label=label)
+        for r in chosen:
+            axes.annotate(
+                r.name.removeprefix("c10-derpp-"), (r.executed, r.class_il.value), (6, 4), textcoords="offset points", size=8
+            )
+    axes.set(
+        xscale="log",
+        xlabel="FLOPs executed in training",
+        ylabel="Class-IL accuracy, %",
+        title="Split CIFAR-10, DER++, 500 samples kept",
+    )
+    axes.axhline(PUBLISHED["DER++, buffer 500"][1], color="#b06000", lw=1, ls="--", label="DER++ as published")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=Path, default=ROOT / "bench/records")
+    parser.add_argument("--out", type=Path, help="Markdown page to write; default: print the tables")
+    parser.add_argument("--picture", type=Path, help="SVG to write")
+    parser.add_argument("--quick", action="store_true", help="read and print, write nothing")
+    args = parser.parse_args()
+    rows = read(args.records)
+    if args.out and not args.quick:
+        args.out.write_text(page(rows))
+    else:
+        print(page(rows))
+    if args.picture and not args.quick:
+        draw(rows, args.picture)
+    print(json.dumps({"settings": len(rows), "runs": sum(len(r.seeds) for r in rows)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
