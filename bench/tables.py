@@ -88,10 +88,10 @@ MEANS = {"class_il": "class_il_accuracy", "task_il": "task_il_accuracy", "forget
 
 def _row(name: str, runs: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> Row:
     results, config = [r for _, r, _ in runs], runs[0][2]
-    percent = {field: mean([100 * r[key] for r in results]) for field, key in MEANS.items()}
-    costs = {k: statistics.fmean(r[k] for r in results) for k in ("executed", "paper", "ratio", "ratio_paper")}
+    figures: dict[str, Any] = {field: mean([100 * r[key] for r in results]) for field, key in MEANS.items()}
+    figures |= {k: statistics.fmean(r[k] for r in results) for k in ("executed", "paper", "ratio", "ratio_paper")}
     seeds = tuple(sorted(seed for seed, _, _ in runs))
-    return Row(name, config["train"]["epochs"], seeds, describe(config), **costs, **percent)
+    return Row(name, config["train"]["epochs"], seeds, describe(config), **figures)
 
 
 def describe(config: dict[str, Any]) -> str:
