@@ -195,7 +195,7 @@ void convolve33(const Source& source, int n, int channels, int ih, int iw, const
     });
 }
 
-inline void conv3(const Op& op) {
+inline void conv3_by_kernel(const Op& op) {
     ViewSource s{op.a, op.n, op.c, op.h * op.w};
     Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
     const Csr& m = op.layer->forward;
@@ -204,7 +204,7 @@ inline void conv3(const Op& op) {
     else convolve33<UNIT>(s, op.n, op.c, op.h, op.w, m, t);
 }
 
-inline void conv3_dx(const Op& op) {
+inline void conv3_dx_by_kernel(const Op& op) {
     GradSource s{op.g, op.n, op.o, op.ho * op.wo};
     Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
     const Csr& m = op.layer->backward;

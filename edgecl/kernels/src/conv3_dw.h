@@ -1,6 +1,6 @@
 // Weight gradient of 3×3 convolutions, of the listed kernels only: 9 accumulators over a group of tiles, then one sum a tap.
 #pragma once
-#include "conv3.h"
+#include "conv3_fine_dw.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -77,7 +77,7 @@ template <Geometry G> void correlate_all(const Op& op) {
     });
 }
 
-inline void conv3_dw(const Op& op) {
+inline void conv3_dw_by_kernel(const Op& op) {
     if (op.stride == 2) correlate_all<HALF>(op);
     else if (op.h == 4 && op.w == 4) correlate_all<WHOLE>(op);
     else correlate_all<UNIT>(op);
@@ -119,9 +119,18 @@ template <Geometry G> void both(const Op& op) {
             }
 }
 
+inline void conv3(const Op& op) { op.layer->unit == BY_WEIGHT ? conv3_by_weight(op) : conv3_by_kernel(op); }
+
+inline void conv3_dx(const Op& op) { op.layer->unit == BY_WEIGHT ? conv3_dx_by_weight(op) : conv3_dx_by_kernel(op); }
+
+inline void conv3_dw(const Op& op) {
+    op.layer->updated_unit == BY_WEIGHT ? conv3_dw_by_weight(op) : conv3_dw_by_kernel(op);
+}
+
 inline void conv3_both(const Op& op) {
+    const bool fine = op.layer->unit == BY_WEIGHT || op.layer->updated_unit == BY_WEIGHT;
     const bool whole = op.h == 4 && op.w == 4;
-    if (threads() > 1 || op.stride != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    if (fine || threads() > 1 || op.stride != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {
