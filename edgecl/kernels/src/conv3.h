@@ -89,6 +89,18 @@ struct Tiles {  // how an image of h × w outputs is cut
     }
 };
 
+constexpr long BOTH_BYTES = 512 * 1024;  // of packed inputs and gradients together
+
+template <Geometry G> long both_bytes(const Op& op, int group) {
+    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+}
+
+template <Geometry G> int both_tiles(const Op& op) {  // side by side in one strip
+    int wide = 1;
+    while (wide < (op.w + 3) / 4 && wide < 8 && both_bytes<G>(op, wide * 2) <= BOTH_BYTES) wide *= 2;
+    return wide;
+}
+
 // Merges a tile's values into the mean and squared deviations of its band of rows, sample by sample (Chan et al. 1979).
 EDGECL_INLINE void add_stats(const vf* acc, int rows, int cols, int before, float* stats) {
     vf total{}, square{};

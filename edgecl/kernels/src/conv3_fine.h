@@ -19,26 +19,41 @@ constexpr int ROWS_AT_ONCE = 4;  // of a tile: 16 accumulators want 32 registers
 constexpr int ROWS_AT_ONCE = 2;
 #endif
 
-struct Strip {  // packed channels of one tile
-    const float* p;
-    long plane, pitch;
-    long taps[9];  // where a tap's first input lies
-};
+// Where each weight of a list reads first in a strip: found once an operation, since its strips are all alike.
+inline thread_local Scratch scratch_places, scratch_more_places;
 
-// acc[rows Y.. of 4×4] += the n weights, each times its inputs, S apart.
-template <int S, int Y> EDGECL_INLINE void weights33_rows(const Strip& s, const int32_t* col, const float* w, int n, vf* acc) {
+template <class F> const int32_t* places_of(Scratch& room, const Csr& m, long plane, F&& tap) {
+    auto* places = reinterpret_cast<int32_t*>(room.get(static_cast<std::size_t>(m.n) + 1));
+    long first[9];
+    for (int t = 0; t < 9; t++) first[t] = tap(t / 3, t % 3);
+    for (int k = 0; k < m.n; k++) places[k] = static_cast<int32_t>((m.col[k] >> 4) * plane + first[m.col[k] & 15]);
+    return places;
+}
+
+// A row's address in a register of its own: otherwise offsets are kept for all rows, which are more than there are registers.
+EDGECL_INLINE const float* below(const float* p, long down) {
+    p += down;
+    asm("" : "+r"(p));
+    return p;
+}
+
+// acc[rows Y.. of 4×4] += the n weights, each times its inputs, which lie `down` and S vectors apart.
+template <int S, int Y>
+EDGECL_INLINE void weights33_rows(const float* strip, long down, const int32_t* place, const float* w, int n, vf* acc) {
     for (int k = 0; k < n; k++) {
-        const float* p = s.p + (col[k] >> 4) * s.plane + s.taps[col[k] & 15];
+        const float* p = strip + place[k];
         const vf b = splat(w[k]);
-        UNROLL(ROWS_AT_ONCE * 4, i)
-            acc[Y * 4 + i] += b * ld(p + (Y + i / 4) * S * s.pitch + i % 4 * S * V);
+        UNROLL(ROWS_AT_ONCE, y)
+            UNROLL(4, x) acc[(Y + y) * 4 + x] += b * ld(p + x * S * V); END
+            p = below(p, down);
         END
     }
 }
 
-template <int S> EDGECL_INLINE void weights33(const Strip& s, const int32_t* col, const float* w, int n, vf* acc) {
-    weights33_rows<S, 0>(s, col, w, n, acc);
-    if constexpr (ROWS_AT_ONCE == 2) weights33_rows<S, 2>(s, col, w, n, acc);
+template <int S>
+EDGECL_INLINE void weights33(const float* strip, long down, const int32_t* place, const float* w, int n, vf* acc) {
+    weights33_rows<S, 0>(strip, down, place, w, n, acc);
+    if constexpr (ROWS_AT_ONCE == 2) weights33_rows<S, 2>(strip + 2 * down, down, place, w, n, acc);
 }
 
 // Of an image of 4×4: no zeros are packed around it, and each tap reads what there is.
@@ -95,48 +110,54 @@ EDGECL_INLINE void tile_stats(const Patch& t, const vf* acc, int before, float* 
 
 EDGECL_INLINE int at_most(int n, int most) { return n < most ? n : most; }
 
+struct List33 {  // a list and where its weights read
+    const Csr& m;
+    const int32_t* places;
+    long down;  // from one row of a tile's inputs to the next
+};
+
+// The list of strips of `cols` columns.
+template <Geometry G> List33 list33(Scratch& room, const Csr& m, int cols) {
+    const long pitch = static_cast<long>(cols) * V;
+    if (G == WHOLE) return {m, nullptr, pitch};
+    const auto tap = [&](int i, int j) { return i * pitch + static_cast<long>(j) * V; };
+    return {m, places_of(room, m, pitch * Shape33<G>::rows, tap), pitch * Shape33<G>::S};
+}
+
 // One tile of row o at (y, x).
 template <Geometry G>
-EDGECL_INLINE void fine_tile(const Strip& s, const Csr& m, const Target& t, int o, int nb, int y, int x, int bands) {
+EDGECL_INLINE void fine_tile(const float* strip, const List33& l, const Target& t, int o, int nb, int y, int x, int bands) {
     float* out = t.out + ((static_cast<long>(nb) * t.rows + o) * t.h * t.w + static_cast<long>(y) * t.w + x) * V;
     const Patch patch{out, static_cast<long>(t.w) * V, V, at_most(t.h - y, 4), at_most(t.w - x, 4)};
     vf acc[16];
     take(patch, t.accumulate, t.bias ? t.bias[o] : 0.f, acc);
-    const int a = m.rowptr[9L * o], n = m.rowptr[9L * o + 9] - a;
-    if constexpr (G == WHOLE) weights33_whole(s.p, m, o, acc);
-    else weights33<Shape33<G>::S>(s, m.col + a, m.w + a, n, acc);
+    const int a = l.m.rowptr[9L * o], n = l.m.rowptr[9L * o + 9] - a;
+    if constexpr (G == WHOLE) weights33_whole(strip, l.m, o, acc);
+    else weights33<Shape33<G>::S>(strip, l.down, l.places + a, l.m.w + a, n, acc);
     give(patch, t.accumulate, acc);
     if (t.stats)
         tile_stats(patch, acc, patch.rows * x, t.stats + ((static_cast<long>(nb) * bands + y / 4) * t.rows + o) * 2 * V);
-}
-
-template <Geometry G> Strip strip_of(const float* p, long plane, long pitch) {
-    Strip s{p, plane, pitch, {}};
-    for (int i = 0; i < 9; i++) s.taps[i] = i / 3 * pitch + i % 3 * V;
-    return s;
 }
 
 template <Geometry G, class Source>
 void fine33(const Source& source, int n, int channels, int ih, int iw, const Csr& m, const Target& t) {
     using Sh = Shape33<G>;
     const Tiles tiles = Tiles::cut<G>(t.h, t.w, channels);
+    const int cols = Sh::cols(tiles.group);
+    const List33 list = list33<G>(scratch_places, m, cols);
     const long items = static_cast<long>(blocks_of(n)) * tiles.ty;
     const int parts = threads() > 1 && items < 4L * threads() && t.rows >= 8 ? 4 : 1;  // of the channels
     parallel(items * parts, 2.0 * m.n * t.h * t.w * blocks_of(n), [&](long begin, long end) {
-        float* strip = scratch_a.get(static_cast<std::size_t>(channels) * Sh::rows * Sh::cols(tiles.group) * V);
+        float* strip = scratch_a.get(static_cast<std::size_t>(channels) * Sh::rows * cols * V);
         for (long item = begin; item < end; item++) {
             const int part = static_cast<int>(item % parts), ty = static_cast<int>(item / parts % tiles.ty);
             const int nb = static_cast<int>(item / parts / tiles.ty);
             for (int x = 0; x < tiles.tx; x += tiles.group) {
-                const int group = at_most(tiles.tx - x, tiles.group), cols = Sh::cols(group);
                 pack_window(source, nb, channels, ih, iw, ty * Sh::step + Sh::origin, x * Sh::step + Sh::origin, Sh::rows, cols,
                             strip);
-                const long pitch = static_cast<long>(cols) * V;
-                for (int i = 0; i < group; i++) {
-                    const Strip s = strip_of<G>(strip + static_cast<long>(i) * Sh::step * V, pitch * Sh::rows, pitch);
+                for (int i = 0; i < at_most(tiles.tx - x, tiles.group); i++)
                     for (int o = t.rows * part / parts; o < t.rows * (part + 1) / parts; o++)
-                        fine_tile<G>(s, m, t, o, nb, ty * 4, (x + i) * 4, tiles.ty);
-                }
+                        fine_tile<G>(strip + static_cast<long>(i) * Sh::step * V, list, t, o, nb, ty * 4, (x + i) * 4, tiles.ty);
             }
         }
     });
@@ -146,16 +167,16 @@ void fine33(const Source& source, int n, int channels, int ih, int iw, const Csr
 constexpr int UP_ROWS = 5;
 constexpr int LATTICE[5] = {0, 1, 3, 5, 9};  // where in TAPS the taps of (even, even), (even, odd), (odd, even), (odd, odd) begin
 
-EDGECL_INLINE void up_tiles(const Strip& s, const Csr& m, const Target& t, int c, int nb, int y, int x) {
+EDGECL_INLINE void up_tiles(const float* strip, const List33& l, const Target& t, int c, int nb, int y, int x) {
     for (int lattice = 0; lattice < 4; lattice++) {
         const int py = y + lattice / 2, px = x + lattice % 2;
         if (py >= t.h || px >= t.w) continue;
         float* out = t.out + ((static_cast<long>(nb) * t.rows + c) * t.h * t.w + static_cast<long>(py) * t.w + px) * V;
         const Patch patch{out, 2L * t.w * V, 2 * V, at_most((t.h - py + 1) / 2, 4), at_most((t.w - px + 1) / 2, 4)};
-        const int a = m.rowptr[9L * c + LATTICE[lattice]], n = m.rowptr[9L * c + LATTICE[lattice + 1]] - a;
+        const int a = l.m.rowptr[9L * c + LATTICE[lattice]], n = l.m.rowptr[9L * c + LATTICE[lattice + 1]] - a;
         vf acc[16];
         take(patch, t.accumulate, 0.f, acc);
-        weights33<1>(s, m.col + a, m.w + a, n, acc);
+        weights33<1>(strip, l.down, l.places + a, l.m.w + a, n, acc);
         give(patch, t.accumulate, acc);
     }
 }
@@ -164,15 +185,15 @@ inline void fine33_up(const GradSource& source, const Op& op, const Target& t) {
     const int ty = (t.h + 7) / 8, tx = (t.w + 7) / 8;
     const Csr& m = op.layer->backward;
     const long pitch = UP_ROWS * V, plane = pitch * UP_ROWS;
+    const auto tap = [&](int i, int j) { return (i == 0 ? pitch : 0) + (j == 0 ? V : 0); };  // an early tap reads a later output
+    const List33 list{m, places_of(scratch_places, m, plane, tap), pitch};
     parallel(static_cast<long>(blocks_of(op.n)) * ty * tx, 2.0 * m.n * op.ho * op.wo * blocks_of(op.n), [&](long begin, long end) {
         float* strip = scratch_a.get(static_cast<std::size_t>(op.o) * plane);
-        Strip s{strip, plane, pitch, {}};
-        for (int i = 0; i < 9; i++) s.taps[i] = (i < 3 ? pitch : 0) + (i % 3 == 0 ? V : 0);  // an early tap reads a later output
         for (long item = begin; item < end; item++) {
             const int x = static_cast<int>(item % tx) * 8, y = static_cast<int>(item / tx % ty) * 8;
             const int nb = static_cast<int>(item / tx / ty);
             pack_window(source, nb, op.o, op.ho, op.wo, y / 2, x / 2, UP_ROWS, UP_ROWS, strip);
-            for (int c = 0; c < op.c; c++) up_tiles(s, m, t, c, nb, y, x);
+            for (int c = 0; c < op.c; c++) up_tiles(strip, list, t, c, nb, y, x);
         }
     });
 }
