@@ -35,6 +35,7 @@ class Layer(c.Structure):
         *((name, P) for name in ("w", "v", "bias", "gbias", "fine")),
         *((name, N) for name in ("taps", "inputs", "full", "dense_grad")),
         *((name, Csr) for name in ("forward", "backward", "updated")),
+        *((name, N) for name in ("unit", "updated_unit")),
     )
 
 
@@ -70,6 +71,8 @@ Kind = IntEnum(
     "STATS NORM NORM_EVAL NORM_REDUCE MAXPOOL MAXPOOL_DX AVGPOOL AVGPOOL_DX SGD SGD_FLAT CONV3_BOTH",
     start=0,
 )
+
+Unit = IntEnum("Unit", "BY_KERNEL BY_WEIGHT BY_BLOCK", start=0)
 
 
 def pointer(a: np.ndarray[Any, Any] | None) -> int | None:

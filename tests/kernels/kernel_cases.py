@@ -85,9 +85,9 @@ class Layered:
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
         if dense is not None:
             return dense.copy()
-        found = np.zeros((self.w.shape[0] * self.w.shape[1], self.layer.taps), np.float32)
-        listed = self.layer.updated
-        found[listed.index[: listed.n]] = listed.values[: listed.n * self.layer.taps].reshape(-1, self.layer.taps)
+        listed, taps = self.layer.updated, self.layer.listed_taps
+        found = np.zeros((self.w.size // taps, taps), np.float32)
+        found[listed.index[: listed.n]] = listed.values[: listed.n * taps].reshape(-1, taps)
         return found.reshape(self.w.shape)
 
 
