@@ -171,7 +171,7 @@ def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
 def _engine(chosen: Plan) -> Engine:
     c = chosen.config
     only_torch = {"deterministic": c.engine.deterministic} if c.engine.name == "torch" else {}
-    return make_engine(
+    engine = make_engine(
         c.engine.name,
         chosen.net,
         **only_torch,
@@ -181,6 +181,8 @@ def _engine(chosen: Plan) -> Engine:
         momentum=c.train.momentum,
         weight_decay=c.train.weight_decay,
     )
+    engine.scores_dead = c.tdm.grow == "gradient"
+    return engine
 
 
 def result(setup: Setup, state: State) -> dict[str, Any]:

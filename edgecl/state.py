@@ -127,7 +127,8 @@ class State:
 def fresh(setup: Setup, engine: Engine) -> State:
     """The state before the first step."""
     rng = np.random.default_rng(setup.config.seed)
-    engine.load({**engine.arrays(), **initial(setup.plan.net, rng)})
+    momentum = {f"momentum.{k}": np.zeros(s, np.float32) for k, s in setup.plan.net.weights().items()}
+    engine.load({**momentum, **initial(setup.plan.net, rng)})
     shapes = {k: v.shape for k, v in setup.layers.items()}
     live = masks.start(rng, {k: v.live for k, v in setup.layers.items()}, shapes)
     memory = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,7 +20,7 @@ from edgecl.step import train_step
 from edgecl.types import F32, I64, Array, Batch, Bools, BudgetError, NumericError, Part
 
 Event = dict[str, Any]
-Gradients = dict[str, dict[str, Array]]  # source → layer → weight's shape
+Gradients = Mapping[str, Mapping[str, Array]]  # source → layer → weight's shape
 
 
 class Progress(NamedTuple):

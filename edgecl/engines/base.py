@@ -41,6 +41,7 @@ class Engine(Protocol):
 
     net: Net
     xp: Any  # array namespace
+    scores_dead: bool  # whether scores hold gradients of dead weights too: only growth by gradient reads them
     in_turn: bool  # passes cost least memory, and no time, if each goes forward and backward before the next begins
 
     def load(self, arrays: Named) -> None:
@@ -67,15 +68,19 @@ class Engine(Protocol):
     def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         """Gradient of every weight, of what the last `forward` returned, added to what came since the last `step`.
 
-        `score` also adds it up by source, for `scores`, over live and dead weights of the masked layers alike. `sources`
+        `score` also adds it up by source, for `scores`, over the masked layers' live weights, and dead ones where `scores_dead`
+        says so. `sources`
         names each part's; by default the first is CURRENT, the others are REPLAY.
         """
 
     def step(self, rate: Array) -> None:
         """SGD with momentum and weight decay on what the gradient masks let through; the rest keeps weight and momentum."""
 
-    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
-        """Gradients summed since the last reset, over `steps`: source → masked layer → weight's shape."""
+    def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:
+        """Gradients summed since the last reset, over `steps`: source → masked layer → weight's shape.
+
+        Read them before the weight masks change.
+        """
 
     def reset_scores(self) -> None:
         """Sets the sums to 0."""

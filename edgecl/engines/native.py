@@ -16,7 +16,7 @@ import numpy as np
 from edgecl.arrays import numpy_namespace
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.native_build import Parameters
-from edgecl.engines.native_layers import Floats, Weights, expanded
+from edgecl.engines.native_layers import Floats, Means, Weights, expanded
 from edgecl.engines.native_plan import Plan, make_plan
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
@@ -44,7 +44,7 @@ class NativeEngine:
         _only("engine.precision", precision, "fp32")
         self.net = net
         self.xp: Any = numpy_namespace()
-        self.in_turn = True
+        self.in_turn = self.scores_dead = True
         self.momentum, self.weight_decay = momentum, weight_decay
         self.threads = threads or _cores()
         self._kernels = load()
@@ -58,10 +58,11 @@ class NativeEngine:
         self._g = _views(self._small["g"], small)
         self.layers = {name: self._layer(name) for name in net.layers()}
         self._units: dict[str, str] = {}
-        self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}
+        self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}  # as `Weights.spread` takes them
         self._plans: dict[tuple[int, int, bool], Plan] = {}  # slot, samples, whether backward runs again
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
-        self._gather, self._turn = self._gathers(), self._turns()
+        self._gather: Any = None  # programs that copy live weights, made anew when masks have changed
+        self._turn: Any = None
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
         self._begun = False  # whether gradients have come since the last step
@@ -100,9 +101,8 @@ class NativeEngine:
                 if a is not None:
                     a[~full] = 0
             layer.set_live(full)
-            for sums in self._sums.values():
-                sums.setdefault(name, np.zeros(layer.w.shape, np.float32))
-        self._gather, self._turn = self._gathers(), self._turns()
+        self.reset_scores()
+        self._gather = None
         self.set_gradient_masks({})
         self._fresh = False
 
@@ -134,6 +134,10 @@ class NativeEngine:
         return [outputs[part] for part in range(len(x))]
 
     def _refresh(self) -> None:
+        if self._gather is None:
+            for layer in self.layers.values():
+                layer.ready()
+            self._gather, self._turn = self._gathers(), self._turns()
         if not self._fresh:
             self._kernels.run(self._gather, self.threads)
             self._fresh = True
@@ -170,17 +174,16 @@ class NativeEngine:
             self._kernels.run(plan.backward, self.threads)
 
     def _by_source(self, d_logits: Sequence[Array], sources: Sequence[str]) -> None:
-        """As `backward`, with all gradients of masked layers, summed by source."""
-        masked, totals = {name: self.layers[name] for name in self._units}, self._totals
+        """As `backward`, with the gradients of all live or of all weights of masked layers, summed by source."""
+        masked = {name: self.layers[name] for name in self._units}
         for source in dict.fromkeys(sources):
-            found = {name: layer.want_all() for name, layer in masked.items()}
+            found = {k: layer.want_all() if self.scores_dead else layer.want_live() for k, layer in masked.items()}
             self._run_back(d_logits, [i for i, s in enumerate(sources) if s == source])
-            for name, g in found.items():
-                self._sums[source][name] += g
-                totals[name] = totals[name] + g if name in totals else g.copy()
+            for sums in (self._sums[source], self._totals):
+                for name, g in found.items():
+                    sums[name] = sums[name] + g if name in sums else g
         for name, layer in masked.items():
-            layer.dense[: layer.w.size] = totals[name].reshape(-1)
-            layer.update_from_all()
+            layer.update_from(self._totals[name])
 
     def step(self, rate: Array) -> None:
         for op in self._update:
@@ -204,13 +207,11 @@ class NativeEngine:
         flags = {name: 1 if getattr(k.node, "stride", 1) > 1 else 2 for name, k in self.layers.items() if k.transposes}
         return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
 
-    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
-        return {s: {k: v / np.float32(steps) for k, v in sums.items()} for s, sums in self._sums.items()}
+    def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:
+        return {source: Means(self.layers, self._units, sums, steps) for source, sums in self._sums.items()}
 
     def reset_scores(self) -> None:
-        for sums in self._sums.values():
-            for total in sums.values():
-                total.fill(0)
+        self._sums = {CURRENT: {}, REPLAY: {}}
 
     def predict(self, x: Array) -> Array:
         self._refresh()

@@ -7,7 +7,7 @@ a live weight are skipped; of 3×3 kernels single weights are, too, where that i
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecl import masks
 from edgecl.engines.native_lists import Floats as Floats
-from edgecl.engines.native_lists import Listed, fit
+from edgecl.engines.native_lists import Listed
 from edgecl.kernels import Layer, Norm, Unit, array, pointer
 from edgecl.nets.nodes import BatchNorm, Conv2d, Linear
 from edgecl.types import Bools
@@ -33,14 +33,22 @@ class Weights:
         self.pairs = (int(w.shape[0]), int(w.shape[1]))
         self.forward, self.backward, self.updated, self.all = Listed(), Listed(), Listed(), Listed()
         self.unit = Unit.BY_KERNEL
-        self.dense: Floats = array(0)  # gradient of all weights, while scores are gathered
+        self.total: Floats = array(0)  # gradient of a step that scores
+        self.places: Any = None  # of updated weights in the list of live ones; None: all of them, or not yet known
+        self.dead = False  # whether `total` is of all weights
         self.fine: Any = None
         self.live: Bools | None = None  # in the weight's shape; None: all
         self.struct = Layer(taps=self.taps, inputs=self.pairs[1])
         self.struct.w, self.struct.v = pointer(w), pointer(v)
         self.struct.bias, self.struct.gbias = pointer(bias), pointer(gbias)
+        self.struct.full = 1
         self.pointer = ctypes.pointer(self.struct)
-        self.set_live(None)
+        self.listed = False
+
+    def ready(self) -> None:
+        """Lists all weights if no mask came: a layer that gets one is never listed whole."""
+        if not self.listed:
+            self.set_live(None)
 
     @property
     def copied(self) -> bool:
@@ -55,7 +63,7 @@ class Weights:
 
     def set_live(self, live: Bools | None) -> None:
         """A new weight mask in the weight's shape; the gradient mask becomes the same."""
-        self.live, self.unit = live, self._best_unit(live)
+        self.live, self.unit, self.listed = live, self._best_unit(live), True
         self.struct.unit = self.struct.updated_unit = self.unit
         self.struct.taps = self.listed_taps
         if self.unit is Unit.BY_WEIGHT and live is not None:
@@ -91,7 +99,8 @@ class Weights:
             self.struct.backward = self.backward.struct(self.backward.room(self.taps))
 
     def _list_weights(self, live: Bools) -> None:
-        assert isinstance(self.node, Conv2d) and isinstance(self.node.stride, int)
+        assert isinstance(self.node, Conv2d)
+        assert isinstance(self.node.stride, int)
         self.struct.full = 0
         self.forward.fill_weights(live)
         self.struct.forward = self.forward.struct(self.forward.room(1))
@@ -100,7 +109,7 @@ class Weights:
 
     def set_updated(self, updated: Bools | None) -> None:
         """A new gradient mask in the weight's shape, within the live ones."""
-        self.fine = None
+        self.fine = self.places = None
         if self.unit is Unit.BY_WEIGHT and updated is not None:
             self.updated.fill_weights(updated.reshape(*self.pairs, self.taps))
         else:
@@ -120,18 +129,46 @@ class Weights:
         values.fill(0)
         self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.updated.struct(values), 0, self.unit
 
+    def want_live(self) -> Floats:
+        """The next backward finds the gradients of all live weights, as they are listed; returns them, set to 0."""
+        found = array(self.forward.n * self.listed_taps)
+        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.forward.struct(found), 0, self.unit
+        self.dead = False
+        return found
+
     def want_all(self) -> Floats:
-        """The next backward finds all gradients, of dead weights too; returns them [O, I, ...], set to 0."""
+        """The next backward finds all gradients, of dead weights too; returns them in the weight's order, set to 0."""
         if not self.all.n:
             self.all.fill(np.ones(self.pairs, np.bool_), self.pairs[1])
-        self.dense = fit(self.dense, self.w.size)
-        self.dense.fill(0)
-        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.all.struct(self.dense), 1, Unit.BY_KERNEL
-        return self.dense.reshape(self.w.shape)
+        found = array(self.w.size)
+        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.all.struct(found), 1, Unit.BY_KERNEL
+        self.dead = True
+        return found
 
-    def update_from_all(self) -> None:
-        """The next step takes the updated kernels out of what `want_all` returned."""
-        self.struct.updated = self.updated.struct(self.dense)
+    def update_from(self, total: Floats) -> None:
+        """The next step takes the updated weights out of what `want_live` or `want_all` returned."""
+        self.total = total
+        if self.dead:
+            self.struct.updated = self.updated.struct(total)
+            return
+        values = self.updated.room(self.listed_taps)
+        values[:] = total if self.updated.n == self.forward.n else total.reshape(-1, self.listed_taps)[self._places()].reshape(-1)
+        self.struct.updated, self.struct.dense_grad = self.updated.struct(values), 0
+
+    def _places(self) -> Any:
+        if self.places is None:
+            rank = np.empty(self.w.size // self.listed_taps, np.int32)
+            rank[self.forward.index[: self.forward.n]] = np.arange(self.forward.n, dtype=np.int32)
+            self.places = rank[self.updated.index[: self.updated.n]]
+        return self.places
+
+    def spread(self, found: Floats) -> Floats:
+        """What `want_live` or `want_all` returned, or a sum of such, in the weight's shape, 0 where nothing is listed."""
+        if found.size == self.w.size:
+            return found.reshape(self.w.shape)
+        full = np.zeros((self.w.size // self.listed_taps, self.listed_taps), np.float32)
+        full[self.forward.index[: self.forward.n]] = found.reshape(-1, self.listed_taps)
+        return full.reshape(self.w.shape)
 
 
 def _any_tap(mask: Bools) -> Bools:
@@ -142,6 +179,25 @@ def expanded(units: Any, unit: str, shape: tuple[int, ...]) -> Bools:
     """A unit mask in the weight's shape."""
     full: Bools = masks.expand(np.asarray(units, np.bool_), unit, shape)
     return full
+
+
+class Means(Mapping[str, Floats]):
+    """Sums of gradients over `steps`, by layer, in the weight's shape. One layer is spread out at a time, when it is read."""
+
+    def __init__(self, layers: Mapping[str, Weights], names: Iterable[str], sums: Mapping[str, Floats], steps: int) -> None:
+        self._layers, self._names, self._sums, self._steps = layers, tuple(names), sums, np.float32(steps)
+
+    def __getitem__(self, name: str) -> Floats:
+        layer = self._layers[name]
+        if name not in self._names or name not in self._sums:
+            return np.zeros(layer.w.shape, np.float32)
+        return layer.spread(self._sums[name] / self._steps)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Statistics:

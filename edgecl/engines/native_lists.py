@@ -77,5 +77,5 @@ class Listed:
 
 
 def fit(kept: Any, n: int) -> Any:
-    """`kept` if it holds n elements, else a new array of its kind."""
-    return kept if len(kept) >= n else array(n, kept.dtype)
+    """`kept` if it holds n elements and not far more, else a new array of its kind."""
+    return kept if n <= len(kept) <= 2 * n + 1024 else array(n, kept.dtype)

@@ -43,7 +43,7 @@ class TorchEngine:
         """
         self.net = net
         self.xp: Any = xp_torch
-        self.in_turn = False
+        self.in_turn, self.scores_dead = False, True
         self.device = _device(device)
         self.momentum, self.weight_decay = momentum, weight_decay
         self.together = self.device.type == "cuda" if together is None else together
@@ -190,7 +190,7 @@ class TorchEngine:
             self.velocity[f"{layer}.weight"].mul_(self.updated[layer]).add_(v)
         return velocity
 
-    def scores(self, steps: int) -> dict[str, dict[str, Array]]:
+    def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:
         return {s: {k: v / steps for k, v in sums.items()} for s, sums in self._sums.items()}
 
     def reset_scores(self) -> None:

@@ -84,7 +84,7 @@ class Layered:
         grad = blocked(self.kernels, d)
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
         if dense is not None:
-            return dense.copy()
+            return dense.reshape(self.w.shape)
         listed, taps = self.layer.updated, self.layer.listed_taps
         found = np.zeros((self.w.size // taps, taps), np.float32)
         found[listed.index[: listed.n]] = listed.values[: listed.n * taps].reshape(-1, taps)
