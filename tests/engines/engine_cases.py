@@ -111,7 +111,7 @@ def gated() -> Net:
     return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc.mul")
 
 
-NEW_NETS = ["gated"]
+NEW_NETS = ["gated", "mobilenetv2_100", "ds_cnn", "har_cnn1d"]
 """Nets with ops that the native engine does not render yet; away with it, and with `skip_new`, when it does."""
 
 
