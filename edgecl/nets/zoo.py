@@ -125,5 +125,7 @@ def _from_file(path: Path, input: Image, classes: int, width: int) -> Net:
     except (yaml.YAMLError, TypeError, ValueError) as e:
         raise ConfigError(f"{path}: not a net description ({' '.join(str(e).split())})") from None
     if (net.input, net.classes) != (input, classes):
-        raise ConfigError(f"{path}: made for input {net.input} and {net.classes} classes, the data has {input} and {classes}")
+        more = "" if net.input != input else "; edgecl.nets.with_classes gives a net a new classifier"
+        made = f"made for input {net.input} and {net.classes} classes, the data has {input} and {classes}"
+        raise ConfigError(f"{path}: {made}{more}")
     return net
