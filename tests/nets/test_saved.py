@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_cases import begun, finished
 
 from edgecl import tensors
 from edgecl.nets import Net, build_net, load_weights, save_net, starting, with_classes
@@ -35,18 +34,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.safetensors", "mine.yaml"]
 
 
-@pytest.mark.parametrize("masked", [(), ("mask.sparsity=0.5",)])
-def test_a_run_starts_from_the_weights_beside_its_net(masked: tuple[str, ...], tmp_path: Path) -> None:
-    path, arrays = tmp_path / "mine.yaml", drawn()
-    save_net(path, CNN, arrays)
-    setup, state = begun(tmp_path / "run", f"net={{name: {path}, width: 0}}", *masked)
-    found = state.engine.arrays()
-    kept = {k: arrays[k] for k in arrays if k.rpartition(".")[0] not in setup.layers}
-    assert len(kept) < len(arrays) if masked else len(kept) == len(arrays)
-    assert same({k: found[k] for k in kept}, kept)
-    assert all(((found[k] == arrays[k]) | (found[k] == 0)).all() for k in arrays)
-
-
 def test_without_weights_beside_it_a_net_starts_at_random(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     save_net(path, CNN, drawn())
@@ -63,14 +50,6 @@ def test_the_draw_is_made_all_the_same(tmp_path: Path) -> None:
     starting(str(tmp_path / "mine.yaml"), CNN, one)
     initial(CNN, two)
     assert one.bit_generator.state == two.bit_generator.state
-
-
-def test_a_run_from_weights_trains(tmp_path: Path) -> None:
-    save_net(tmp_path / "mine.yaml", CNN, drawn())
-    sets = f"net={{name: {tmp_path / 'mine.yaml'}, width: 0}}", "train.epochs=1"
-    _, state = finished(tmp_path / "run", *sets)
-    assert state.accuracy
-    assert not same(state.engine.arrays(), drawn())
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
