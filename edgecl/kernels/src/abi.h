@@ -8,21 +8,23 @@
 
 extern "C" {
 
-struct View {          // a stored array as its reader sees it: relu(x * scale + shift)
+struct View {          // a stored array as its reader sees it: x * scale + shift, through ReLU with an upper bound
     const float* x;
     const float* scale;  // per channel; null: 1
     const float* shift;  // per channel; null with scale
     int32_t relu;
-    int32_t unused;
+    float hi;            // ReLU's upper bound; 0: none
 };
 
-struct Grad {            // a gradient as its reader sees it, by channel: dz = d where mask > 0; ka dz + kb (s - mean) + kc
+struct Grad {            // a gradient as its reader sees it, by channel: dz = d where 0 < mask < hi; ka dz + kb (s - mean) + kc
     const float* d;
     const float* mask;   // null: all pass
     const float* mscale;  // null: 1
     const float* mshift;
     const float* s;      // batch norm's input; null: dz itself
     const float* k;      // [C][4]: ka, kb, kc, mean
+    float hi;            // 0: none
+    int32_t unused;
 };
 
 struct Csr {             // kernels by row; `index` is each one's place in the weight (of `backward`: in `forward`'s list)
@@ -66,7 +68,7 @@ struct Op {
     int32_t n;           // samples
     int32_t c, h, w;     // input
     int32_t o, ho, wo;   // output
-    int32_t kernel, stride, padding, groups;
+    int32_t kh, kw, sh, sw, ph, pw, groups;  // kernel, stride and padding, by height and width
     int32_t accumulate;  // add to `out`
     int32_t band;        // rows of the image in one row of `stats`
     int32_t flag;

@@ -78,7 +78,7 @@ template <Geometry G> void correlate_all(const Op& op) {
 }
 
 inline void conv3_dw(const Op& op) {
-    if (op.stride == 2) correlate_all<HALF>(op);
+    if (op.sh == 2) correlate_all<HALF>(op);
     else if (op.h == 4 && op.w == 4) correlate_all<WHOLE>(op);
     else correlate_all<UNIT>(op);
 }
@@ -121,7 +121,7 @@ template <Geometry G> void both(const Op& op) {
 
 inline void conv3_both(const Op& op) {
     const bool whole = op.h == 4 && op.w == 4;
-    if (threads() > 1 || op.stride != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    if (threads() > 1 || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {

@@ -77,7 +77,7 @@ inline void norm_reduce(const Op& op) {
         for (int c = static_cast<int>(first); c < last; c++) {
             const bool masked = op.g.mask != nullptr;
             vf mean = splat(b.mean[c]), scale = splat(op.g.mscale ? op.g.mscale[c] : 1.f);
-            vf shift = splat(op.g.mscale ? op.g.mshift[c] : 0.f);
+            vf shift = splat(op.g.mscale ? op.g.mshift[c] : 0.f), hi = splat(upper(op.g.hi));
             double t1 = 0, t2 = 0;
             for (int nb = 0; nb < blocks_of(op.n); nb++) {
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
@@ -85,7 +85,7 @@ inline void norm_reduce(const Op& op) {
                 for (int p = 0; p < hw; p++) {
                     const long i = at + static_cast<long>(p) * V;
                     vf d = ld(op.g.d + i);
-                    if (masked) d = open(d, ld(op.g.mask + i) * scale + shift);
+                    if (masked) d = open(d, ld(op.g.mask + i) * scale + shift, hi);
                     a[p & 1] += d;
                     e[p & 1] += d * (ld(op.a.x + i) - mean);
                 }
