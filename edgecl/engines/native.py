@@ -19,6 +19,7 @@ from edgecl.engines.native_layers import Floats, Weights, expanded
 from edgecl.engines.native_plan import Plan, Planner
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
+from edgecl.nets.nodes import pair
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
@@ -196,7 +197,7 @@ class NativeEngine:
 
     def _turns(self) -> Any:
         """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
-        flags = {name: 1 if getattr(k.node, "stride", 1) > 1 else 2 for name, k in self.layers.items() if k.transposes}
+        flags = {name: 1 if max(pair(getattr(k.node, "stride", 1))) > 1 else 2 for name, k in self.layers.items() if k.transposes}
         return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
 
     def scores(self, steps: int) -> dict[str, dict[str, Array]]:

@@ -111,15 +111,6 @@ def gated() -> Net:
     return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc.mul")
 
 
-NEW_NETS = ["gated"]
-"""Nets with ops that the native engine does not render yet; away with it, and with `skip_new`, when it does."""
-
-
-def skip_new(engine: tuple[str, Mapping[str, Any]], net: Net) -> None:
-    if engine[0] == "native" and net.name in NEW_NETS:
-        pytest.skip("the native engine lacks some of this net's ops")
-
-
 NETS = [build_net(name, (3, 8, 8), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched(), gated()]
 on_nets = pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 
@@ -136,7 +127,6 @@ def weights_for(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
 
 def start(engine: tuple[str, Mapping[str, Any]], net: Net, seed: int = 0, **options: Any) -> Engine:
     """The engine with weights of that seed, and momentum 0."""
-    skip_new(engine, net)
     made = make_engine(engine[0], net, **engine[1], **options)
     made.load({**made.arrays(), **weights_for(net, seed)})
     return made

@@ -71,8 +71,8 @@ struct Op {
     int32_t kh, kw, sh, sw, ph, pw, groups;  // kernel, stride and padding, by height and width
     int32_t accumulate;  // add to `out`
     int32_t band;        // rows of the image in one row of `stats`
-    int32_t flag;
-    int32_t count;
+    int32_t flag;        // what kind of gather, curve or factor
+    int32_t count;       // numbers to update, or the first channel
     float eps, momentum, rate, decay;
     View a, b;
     Grad g;
@@ -87,7 +87,9 @@ enum Kind : int32_t {
     PACK, UNPACK, STORE, STORE_GRAD, GATHER,
     CONV3, CONV3_DX, CONV3_DW, CONV1, CONV1_DX, CONV1_DW, CONV, CONV_DX, CONV_DW, BIAS_GRAD,
     STATS, NORM, NORM_EVAL, NORM_REDUCE,
-    MAXPOOL, MAXPOOL_DX, AVGPOOL, AVGPOOL_DX, SGD, SGD_FLAT, CONV3_BOTH, KINDS,
+    MAXPOOL, MAXPOOL_DX, AVGPOOL, AVGPOOL_DX, SGD, SGD_FLAT, CONV3_BOTH,
+    DEPTHWISE, DEPTHWISE_DX, DEPTHWISE_DW, DEPTHWISE_BOTH,
+    ACTIVATE, ACTIVATE_DX, MULTIPLY, MULTIPLY_DX, JOIN, JOIN_DX, PAD, PAD_DX, KINDS,
 };
 
 }

@@ -69,24 +69,29 @@ struct GradSource {
     }
 };
 
-// Channels [0, c) of the window (y0, x0) of rows × cols into dst [c][rows][cols][V], zeros outside the h × w image.
+// One channel of the window (y0, x0) of rows × cols into dst [rows][cols][V], zeros outside the h × w image.
 template <class Source>
-inline void pack_window(const Source& s, int nb, int channels, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
+inline void pack_plane(const Source& s, int nb, int ch, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
     int left = x0 < 0 ? -x0 : 0, right = x0 + cols > w ? x0 + cols - w : 0;
     left = left < cols ? left : cols;
     right = right < cols - left ? right : cols - left;
     const int middle = cols - left - right;
-    for (int ch = 0; ch < channels; ch++)
-        for (int r = 0; r < rows; r++, dst += static_cast<long>(cols) * V) {
-            const int y = y0 + r;
-            if (y < 0 || y >= h || middle <= 0) {
-                std::memset(dst, 0, sizeof(float) * cols * V);
-                continue;
-            }
-            if (left) std::memset(dst, 0, sizeof(float) * left * V);
-            s.row(dst + left * V, nb, ch, static_cast<long>(y) * w + x0 + left, middle, 1);
-            if (right) std::memset(dst + static_cast<long>(left + middle) * V, 0, sizeof(float) * right * V);
+    for (int r = 0; r < rows; r++, dst += static_cast<long>(cols) * V) {
+        const int y = y0 + r;
+        if (y < 0 || y >= h || middle <= 0) {
+            std::memset(dst, 0, sizeof(float) * cols * V);
+            continue;
         }
+        if (left) std::memset(dst, 0, sizeof(float) * left * V);
+        s.row(dst + left * V, nb, ch, static_cast<long>(y) * w + x0 + left, middle, 1);
+        if (right) std::memset(dst + static_cast<long>(left + middle) * V, 0, sizeof(float) * right * V);
+    }
+}
+
+// Channels [0, c) of the window, one after the other.
+template <class Source>
+inline void pack_window(const Source& s, int nb, int channels, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
+    for (int ch = 0; ch < channels; ch++) pack_plane(s, nb, ch, h, w, y0, x0, rows, cols, dst + static_cast<long>(ch) * rows * cols * V);
 }
 
 }
