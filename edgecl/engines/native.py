@@ -20,6 +20,7 @@ from edgecl.engines.native_layers import Floats, Means, Weights, expanded
 from edgecl.engines.native_plan import Plan, make_plan
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
+from edgecl.nets.nodes import pair
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
@@ -204,7 +205,7 @@ class NativeEngine:
 
     def _turns(self) -> Any:
         """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
-        flags = {name: 1 if getattr(k.node, "stride", 1) > 1 else 2 for name, k in self.layers.items() if k.transposes}
+        flags = {name: 1 if max(pair(getattr(k.node, "stride", 1))) > 1 else 2 for name, k in self.layers.items() if k.transposes}
         return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
 
     def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:

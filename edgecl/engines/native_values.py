@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgecl.engines.native_layers import Floats, Statistics
 from edgecl.kernels import Grad, Kind, View, pointer
-from edgecl.nets.nodes import Conv2d, GlobalPool, Linear, Node, Pool
+from edgecl.nets.nodes import Conv2d, GlobalPool, Linear, Node, Pool, pair
 
 
 @dataclass(eq=False)
@@ -28,25 +28,28 @@ class Buffer:
 
 @dataclass(eq=False)
 class Value:
-    """A cell as its readers see it: relu(norm(x))."""
+    """A cell as its readers see it: relu(norm(x)), the ReLU with an upper bound `hi`, or 0 for none."""
 
     cell: Cell
     shape: tuple[int, int, int]
     norm: Statistics | None = None
     relu: bool = False
+    hi: float = 0.0
     parent: Value | None = None  # which this one is a view of
     uses: int = 0  # readers
     learns: bool = True  # some parameter lies behind it
     grad: Gradient | None = None
+    reduced: bool = False  # a batch norm's, whose sums come with the gradient
 
     def view(self) -> View:
         n = self.norm
-        return View(pointer(self.cell.data), pointer(n.scale) if n else None, pointer(n.shift) if n else None, int(self.relu))
+        scale, shift = (pointer(n.scale), pointer(n.shift)) if n else (None, None)
+        return View(pointer(self.cell.data), scale, shift, int(self.relu), self.hi)
 
 
 @dataclass(eq=False)
 class Gradient:
-    """A buffer, to be masked where `mask` is not positive, then taken through batch norm's input `norm`."""
+    """A buffer, to be masked where `mask` is not within its ReLU's bounds, then taken through batch norm's input `norm`."""
 
     buffer: Buffer
     mask: Value | None = None
@@ -59,37 +62,39 @@ class Gradient:
     def struct(self) -> Grad:
         g = Grad(pointer(self.buffer.data))
         if self.mask is not None:
-            g.mask, n = pointer(self.mask.cell.data), self.mask.norm
+            g.mask, g.hi, n = pointer(self.mask.cell.data), self.mask.hi, self.mask.norm
             g.mscale, g.mshift = (pointer(n.scale), pointer(n.shift)) if n else (None, None)
         if self.norm is not None and self.norm.norm is not None:
             g.s, g.k = pointer(self.norm.cell.data), pointer(self.norm.norm.k)
         return g
 
 
-def family(node: Node) -> Kind:
-    """The kernels that run a layer: + 1 is its input gradient, + 2 its weight gradient."""
+def family(node: Node, channels: int) -> Kind:
+    """The kernels that run a layer of that many inputs: + 1 is its input gradient, + 2 its weight gradient."""
     if isinstance(node, Linear):
         return Kind.CONV1
     assert isinstance(node, Conv2d)
-    if node.groups == 1 and (node.kernel, node.padding) == (1, 0):
+    kernel, stride, padding = (pair(v) for v in (node.kernel, node.stride, node.padding))
+    if node.groups > 1:
+        return Kind.DEPTHWISE if node.groups == channels == node.out else Kind.CONV
+    if (kernel, padding) == ((1, 1), (0, 0)) and stride[0] == stride[1]:
         return Kind.CONV1
-    fits = node.groups == 1 and (node.kernel, node.padding) == (3, 1) and node.stride in (1, 2)
-    return Kind.CONV3 if fits else Kind.CONV
+    return Kind.CONV3 if (kernel, padding) == ((3, 3), (1, 1)) and stride in ((1, 1), (2, 2)) else Kind.CONV
 
 
 def pool_kind(node: Node) -> Kind:
     return Kind.MAXPOOL if isinstance(node, Pool) and node.kind == "max" else Kind.AVGPOOL
 
 
-def out_shape(node: Node, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    out = node.out_shape(shape[:1] if isinstance(node, Linear) else shape)
+def out_shape(node: Node, *shapes: tuple[int, int, int]) -> tuple[int, int, int]:
+    out = node.out_shape(*(s[:1] if isinstance(node, Linear) else s for s in shapes))
     return (out[0], out[1], out[2]) if len(out) == 3 else (out[0], 1, 1)
 
 
 def geometry(node: Node, shape: tuple[int, int, int]) -> dict[str, int]:
-    """Fields of an operation; a global pool has kernel 0."""
-    o, ho, wo = shape
-    if isinstance(node, (Linear, GlobalPool)):
-        return {"o": o, "ho": ho, "wo": wo, "kernel": int(isinstance(node, Linear)), "stride": 1, "groups": 1}
-    keys = ("kernel", "stride", "padding", "groups")
-    return {"o": o, "ho": ho, "wo": wo, **{k: int(getattr(node, k)) for k in keys if hasattr(node, k)}}
+    """Fields of an operation whose output has that shape; a global pool has kernel 0."""
+    sides = {"kernel": 0 if isinstance(node, GlobalPool) else 1, "stride": 1, "padding": 0}
+    found: dict[str, int] = dict(zip(("o", "ho", "wo"), shape, strict=True))
+    for key, default in sides.items():
+        found[f"{key[0]}h"], found[f"{key[0]}w"] = pair(getattr(node, key, default))
+    return {**found, "groups": getattr(node, "groups", 1)}

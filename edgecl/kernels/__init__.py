@@ -19,11 +19,11 @@ P, N = c.c_void_p, c.c_int32
 
 
 class View(c.Structure):
-    _fields_ = (("x", P), ("scale", P), ("shift", P), ("relu", N), ("unused", N))
+    _fields_ = (("x", P), ("scale", P), ("shift", P), ("relu", N), ("hi", c.c_float))
 
 
 class Grad(c.Structure):
-    _fields_ = (("d", P), ("mask", P), ("mscale", P), ("mshift", P), ("s", P), ("k", P))
+    _fields_ = (("d", P), ("mask", P), ("mscale", P), ("mshift", P), ("s", P), ("k", P), ("hi", c.c_float), ("unused", N))
 
 
 class Csr(c.Structure):
@@ -51,7 +51,7 @@ class Norm(c.Structure):
 
 class Op(c.Structure):
     _fields_ = (
-        *((n, N) for n in ("kind", "n", "c", "h", "w", "o", "ho", "wo", "kernel", "stride", "padding", "groups")),
+        *((n, N) for n in ("kind", "n", "c", "h", "w", "o", "ho", "wo", "kh", "kw", "sh", "sw", "ph", "pw", "groups")),
         *((n, N) for n in ("accumulate", "band", "flag", "count")),
         *((n, c.c_float) for n in ("eps", "momentum", "rate", "decay")),
         ("a", View),
@@ -68,7 +68,9 @@ class Op(c.Structure):
 Kind = IntEnum(
     "Kind",
     "PACK UNPACK STORE STORE_GRAD GATHER CONV3 CONV3_DX CONV3_DW CONV1 CONV1_DX CONV1_DW CONV CONV_DX CONV_DW BIAS_GRAD "
-    "STATS NORM NORM_EVAL NORM_REDUCE MAXPOOL MAXPOOL_DX AVGPOOL AVGPOOL_DX SGD SGD_FLAT CONV3_BOTH",
+    "STATS NORM NORM_EVAL NORM_REDUCE MAXPOOL MAXPOOL_DX AVGPOOL AVGPOOL_DX SGD SGD_FLAT CONV3_BOTH "
+    "DEPTHWISE DEPTHWISE_DX DEPTHWISE_DW DEPTHWISE_BOTH "
+    "ACTIVATE ACTIVATE_DX MULTIPLY MULTIPLY_DX JOIN JOIN_DX PAD PAD_DX",
     start=0,
 )
 

@@ -111,15 +111,6 @@ def gated() -> Net:
     return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc.mul")
 
 
-NEW_NETS = ["gated", "mobilenetv2_100", "ds_cnn", "har_cnn1d"]
-"""Nets with ops that the native engine does not render yet; away with it, and with `skip_new`, when it does."""
-
-
-def skip_new(engine: tuple[str, Mapping[str, Any]], net: Net) -> None:
-    if engine[0] == "native" and net.name in NEW_NETS:
-        pytest.skip("the native engine lacks some of this net's ops")
-
-
 SIZES = {"mobilenetv2_100": (3, 24, 24)}
 """Its 52 batch norms amplify rounding where they see few values, so the last of them get a few pixels a sample."""
 
@@ -139,7 +130,6 @@ def weights_for(net: Net, seed: int = 0) -> dict[str, np.ndarray]:
 
 def start(engine: tuple[str, Mapping[str, Any]], net: Net, seed: int = 0, **options: Any) -> Engine:
     """The engine with weights of that seed, and momentum 0."""
-    skip_new(engine, net)
     made = make_engine(engine[0], net, **engine[1], **options)
     made.load({**made.arrays(), **weights_for(net, seed)})
     return made

@@ -22,7 +22,7 @@ from engine_cases import (
     on_engines,
     on_nets,
     run,
-    skip_new,
+   
     start,
     weights_for,
 )
@@ -125,7 +125,6 @@ def activations() -> dict[str, dict[str, torch.Tensor]]:
 @on_engines
 @pytest.mark.parametrize(("net", "node", "shapes"), CASES)
 def test_node_by_node(engine: Setting, net: Net, node: Node, shapes: tuple[Shape, ...], activations: Any) -> None:
-    skip_new(engine, net)
     alone = probe(node, shapes)
     inputs = [laid_out(activations[net.name][i].numpy(), shapes[0]) for i in node.inputs]
     weights = {k: v for k, v in weights_for(net).items() if k.rsplit(".", 1)[0] == node.name}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgecl.engines.native_layers import Weights
-from edgecl.engines.native_values import family
+from edgecl.engines.native_values import family, geometry
 from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
-from edgecl.nets.nodes import Conv2d
+from edgecl.nets.nodes import Conv2d, pair
 
 A = np.ndarray[Any, Any]
 ISAS = [name for name, here in isas().items() if here]
@@ -50,13 +50,11 @@ class Layered:
 
     def op(self, offset: int, **more: Any) -> Op:
         _, c, h, w = self.x.shape
-        n, o, ho, wo = self.out_shape
-        geometry = {k: getattr(self.node, k) for k in ("kernel", "stride", "padding", "groups")}
-        kind = int(family(self.node)) + offset
-        return Op(kind=kind, n=n, c=c, h=h, w=w, o=o, ho=ho, wo=wo, layer=self.layer.pointer, **geometry, **more)
+        kind, sides = int(family(self.node, c)) + offset, geometry(self.node, self.out_shape[1:])
+        return Op(kind=kind, n=len(self.x), c=c, h=h, w=w, layer=self.layer.pointer, **sides, **more)
 
     def run(self, *ops: Op) -> None:
-        flag = 1 if self.node.stride > 1 else 2
+        flag = 1 if max(pair(self.node.stride)) > 1 else 2
         gathers = [Op(kind=Kind.GATHER, layer=self.layer.pointer)] if self.layer.copied else []
         gathers += [Op(kind=Kind.GATHER, layer=self.layer.pointer, flag=flag)] if self.layer.transposes else []
         self.kernels.run(program([*gathers, *ops]), self.threads)
@@ -93,18 +91,25 @@ class Layered:
 
 def taps_of(node: Conv2d, x: A) -> tuple[A, list[tuple[int, int]]]:
     """x with its zeros, in float64, and the places of the taps."""
-    p = node.padding
-    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (p, p), (p, p))), list(np.ndindex(node.kernel, node.kernel))
+    p, q = pair(node.padding)
+    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (p, p), (q, q))), list(np.ndindex(*pair(node.kernel)))
 
 
 def window(node: Conv2d, padded: A, i: int, j: int, shape: tuple[int, ...]) -> A:
-    s, (ho, wo) = node.stride, shape[2:]
-    view: A = padded[:, :, i : i + s * (ho - 1) + 1 : s, j : j + s * (wo - 1) + 1 : s]
+    (s, t), (ho, wo) = pair(node.stride), shape[2:]
+    view: A = padded[:, :, i : i + s * (ho - 1) + 1 : s, j : j + t * (wo - 1) + 1 : t]
     return view
 
 
 def exact(node: Conv2d, x: A, w: A, d: A) -> tuple[A, A, A]:
-    """(output, input gradient, weight gradient) of a convolution without groups, for the output's gradient d."""
+    """(output, input gradient, weight gradient) of a convolution, for the output's gradient d."""
+    parts = [np.split(a, node.groups, axis) for a, axis in ((x, 1), (w, 0), (d, 1))]
+    found = [exact_group(node, *part) for part in zip(*parts, strict=True)]
+    out, dx, dw = zip(*found, strict=True)
+    return np.concatenate(out, 1), np.concatenate(dx, 1), np.concatenate(dw, 0)
+
+
+def exact_group(node: Conv2d, x: A, w: A, d: A) -> tuple[A, A, A]:
     padded, places = taps_of(node, x)
     out, dx, dw = np.zeros(d.shape), np.zeros(padded.shape), np.zeros(w.shape)
     for i, j in places:
@@ -112,8 +117,8 @@ def exact(node: Conv2d, x: A, w: A, d: A) -> tuple[A, A, A]:
         out += np.einsum("nchw,oc->nohw", seen, k)
         dw[:, :, i, j] = np.einsum("nchw,nohw->oc", seen, d.astype(np.float64))
         window(node, dx, i, j, d.shape)[...] += np.einsum("nohw,oc->nchw", d.astype(np.float64), k)
-    p = node.padding
-    return out, dx[:, :, p : p + x.shape[2], p : p + x.shape[3]], dw
+    p, q = pair(node.padding)
+    return out, dx[:, :, p : p + x.shape[2], q : q + x.shape[3]], dw
 
 
 def error(a: A, b: A, scale: float) -> float:

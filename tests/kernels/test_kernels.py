@@ -132,7 +132,7 @@ def test_not_a_number_reaches_the_output(isa: str) -> None:
     x[1, 1, 2, 2] = np.nan
     a, out = blocked(kernels, x), array(kernels.lanes * 2 * 2 * 2)
     for kind in (Kind.MAXPOOL, Kind.AVGPOOL):
-        common = {"n": 3, "c": 2, "h": 4, "w": 4, "o": 2, "ho": 2, "wo": 2, "kernel": 2, "stride": 2}
+        common = {"n": 3, "c": 2, "h": 4, "w": 4, "o": 2, "ho": 2, "wo": 2, "kh": 2, "kw": 2, "sh": 2, "sw": 2}
         kernels.run(program([Op(kind=kind, a=View(pointer(a), None, None, 1), out=pointer(out), **common)]))
         found = plain(kernels, out, (3, 2, 2, 2))
         assert np.isnan(found[1, 1, 1, 1])

@@ -8,21 +8,23 @@
 
 extern "C" {
 
-struct View {          // a stored array as its reader sees it: relu(x * scale + shift)
+struct View {          // a stored array as its reader sees it: x * scale + shift, through ReLU with an upper bound
     const float* x;
     const float* scale;  // per channel; null: 1
     const float* shift;  // per channel; null with scale
     int32_t relu;
-    int32_t unused;
+    float hi;            // ReLU's upper bound; 0: none
 };
 
-struct Grad {            // a gradient as its reader sees it, by channel: dz = d where mask > 0; ka dz + kb (s - mean) + kc
+struct Grad {            // a gradient as its reader sees it, by channel: dz = d where 0 < mask < hi; ka dz + kb (s - mean) + kc
     const float* d;
     const float* mask;   // null: all pass
     const float* mscale;  // null: 1
     const float* mshift;
     const float* s;      // batch norm's input; null: dz itself
     const float* k;      // [C][4]: ka, kb, kc, mean
+    float hi;            // 0: none
+    int32_t unused;
 };
 
 struct Csr {             // kernels by row; `index` is each one's place in the weight (of `backward`: in `forward`'s list)
@@ -74,11 +76,11 @@ struct Op {
     int32_t n;           // samples
     int32_t c, h, w;     // input
     int32_t o, ho, wo;   // output
-    int32_t kernel, stride, padding, groups;
+    int32_t kh, kw, sh, sw, ph, pw, groups;  // kernel, stride and padding, by height and width
     int32_t accumulate;  // add to `out`
     int32_t band;        // rows of the image in one row of `stats`
-    int32_t flag;
-    int32_t count;
+    int32_t flag;        // what kind of gather, curve or factor
+    int32_t count;       // numbers to update, or the first channel
     float eps, momentum, rate, decay;
     View a, b;
     Grad g;
@@ -93,7 +95,9 @@ enum Kind : int32_t {
     PACK, UNPACK, STORE, STORE_GRAD, GATHER,
     CONV3, CONV3_DX, CONV3_DW, CONV1, CONV1_DX, CONV1_DW, CONV, CONV_DX, CONV_DW, BIAS_GRAD,
     STATS, NORM, NORM_EVAL, NORM_REDUCE,
-    MAXPOOL, MAXPOOL_DX, AVGPOOL, AVGPOOL_DX, SGD, SGD_FLAT, CONV3_BOTH, KINDS,
+    MAXPOOL, MAXPOOL_DX, AVGPOOL, AVGPOOL_DX, SGD, SGD_FLAT, CONV3_BOTH,
+    DEPTHWISE, DEPTHWISE_DX, DEPTHWISE_DW, DEPTHWISE_BOTH,
+    ACTIVATE, ACTIVATE_DX, MULTIPLY, MULTIPLY_DX, JOIN, JOIN_DX, PAD, PAD_DX, KINDS,
 };
 
 }

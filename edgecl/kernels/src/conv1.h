@@ -115,7 +115,7 @@ inline void conv1(const Op& op) {
     const Dense1 dense{l.w, l.inputs, 1};
     const int pixels = op.ho * op.wo;
     const Image1 t{op.out, l.bias, op.o, pixels, op.wo, op.wo, 1, false};
-    convolve1(ViewSource{op.a, op.n, op.c, op.h * op.w}, op.n, op.c, pixels, op.w, op.stride, l.full ? &dense : nullptr,
+    convolve1(ViewSource{op.a, op.n, op.c, op.h * op.w}, op.n, op.c, pixels, op.w, op.sh, l.full ? &dense : nullptr,
               &l.forward, t);
 }
 
@@ -123,8 +123,8 @@ inline void conv1_dx(const Op& op) {
     const Layer& l = *op.layer;
     const Dense1 dense{l.w, 1, l.inputs};
     const int pixels = op.ho * op.wo;
-    if (op.stride > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    const Image1 t{op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.stride, op.accumulate || op.stride > 1};
+    if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
+    const Image1 t{op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1};
     convolve1(GradSource{op.g, op.n, op.o, pixels}, op.n, op.o, pixels, op.wo, 1, l.full ? &dense : nullptr, &l.backward, t);
 }
 
@@ -181,7 +181,7 @@ inline void conv1_dw(const Op& op) {
         for (int nb = 0; nb < blocks_of(op.n); nb++)
             for (int p0 = 0; p0 < pixels; p0 += group) {
                 const int count = pixels - p0 < group ? pixels - p0 : group;
-                pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.stride, x);
+                pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
                 for (int o = o0; o < o1; o++) ds.row(d + static_cast<long>(o) * count * V, nb, o, p0, count, 1);
                 weights1(d, x, count, l.updated, l.dense_grad != 0, l.inputs, o0, o1);
             }

@@ -211,7 +211,7 @@ inline void conv3_by_kernel(const Op& op) {
     ViewSource s{op.a, op.n, op.c, op.h * op.w};
     Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
     const Csr& m = op.layer->forward;
-    if (op.stride == 2) convolve33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
+    if (op.sh == 2) convolve33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
     else if (op.h == 4 && op.w == 4) convolve33<WHOLE>(s, op.n, op.c, 4, 4, m, t);
     else convolve33<UNIT>(s, op.n, op.c, op.h, op.w, m, t);
 }
@@ -220,7 +220,7 @@ inline void conv3_dx_by_kernel(const Op& op) {
     GradSource s{op.g, op.n, op.o, op.ho * op.wo};
     Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
     const Csr& m = op.layer->backward;
-    if (op.stride == 2) convolve33<UP>(s, op.n, op.o, op.ho, op.wo, m, t);
+    if (op.sh == 2) convolve33<UP>(s, op.n, op.o, op.ho, op.wo, m, t);
     else if (op.h == 4 && op.w == 4) convolve33<WHOLE>(s, op.n, op.o, 4, 4, m, t);
     else convolve33<UNIT>(s, op.n, op.o, op.ho, op.wo, m, t);
 }

@@ -78,7 +78,7 @@ template <Geometry G> void correlate_all(const Op& op) {
 }
 
 inline void conv3_dw_by_kernel(const Op& op) {
-    if (op.stride == 2) correlate_all<HALF>(op);
+    if (op.sh == 2) correlate_all<HALF>(op);
     else if (op.h == 4 && op.w == 4) correlate_all<WHOLE>(op);
     else correlate_all<UNIT>(op);
 }
@@ -127,7 +127,7 @@ template <Geometry G> void both_of(const Op& op) {
 
 inline void conv3_both(const Op& op) {
     const bool whole = op.h == 4 && op.w == 4, mixed = op.layer->unit != op.layer->updated_unit;  // mixed: all gradients wanted
-    if (mixed || threads() > 1 || op.stride != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    if (mixed || threads() > 1 || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {

@@ -202,7 +202,7 @@ inline void conv3_by_weight(const Op& op) {
     const ViewSource s{op.a, op.n, op.c, op.h * op.w};
     const Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
     const Csr& m = op.layer->forward;
-    if (op.stride == 2) fine33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
+    if (op.sh == 2) fine33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
     else if (op.h == 4 && op.w == 4) fine33<WHOLE>(s, op.n, op.c, 4, 4, m, t);
     else fine33<UNIT>(s, op.n, op.c, op.h, op.w, m, t);
 }
@@ -211,7 +211,7 @@ inline void conv3_dx_by_weight(const Op& op) {
     const GradSource s{op.g, op.n, op.o, op.ho * op.wo};
     const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
     const Csr& m = op.layer->backward;
-    if (op.stride == 2) fine33_up(s, op, t);
+    if (op.sh == 2) fine33_up(s, op, t);
     else if (op.h == 4 && op.w == 4) fine33<WHOLE>(s, op.n, op.o, 4, 4, m, t);
     else fine33<UNIT>(s, op.n, op.o, op.h, op.w, m, t);
 }

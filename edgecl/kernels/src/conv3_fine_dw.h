@@ -124,7 +124,7 @@ template <Geometry G> void fine33_dw(const Op& op) {
 }
 
 inline void conv3_dw_by_weight(const Op& op) {
-    if (op.stride == 2) fine33_dw<HALF>(op);
+    if (op.sh == 2) fine33_dw<HALF>(op);
     else if (op.h == 4 && op.w == 4) fine33_dw<WHOLE>(op);
     else fine33_dw<UNIT>(op);
 }

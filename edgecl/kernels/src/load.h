@@ -7,12 +7,15 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+EDGECL_INLINE float upper(float hi) { return hi > 0 ? hi : std::numeric_limits<float>::infinity(); }
+
 // row(dst, nb, c, pixel, count, step): `count` vectors from pixel on, `step` apart.
 struct ViewSource {
     View v;
     int n, c, hw;
 
     EDGECL_INLINE vf low(const View& v) { return splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()); }
+    EDGECL_INLINE vf high(const View& v) { return splat(upper(v.relu ? v.hi : 0.f)); }
 
     inline void row(float* dst, int nb, int ch, long pixel, int count, int step) const {
         const float* x = v.x + ((static_cast<long>(nb) * c + ch) * hw + pixel) * V;
@@ -24,12 +27,12 @@ struct ViewSource {
             }
             return;
         }
-        vf scale = splat(v.scale ? v.scale[ch] : 1.f), shift = splat(v.scale ? v.shift[ch] : 0.f), lo = low(v);
+        vf scale = splat(v.scale ? v.scale[ch] : 1.f), shift = splat(v.scale ? v.shift[ch] : 0.f), lo = low(v), hi = high(v);
         vi lanes = lanes_of(n, nb);
         for (int i = 0; i < count; i++) {
             __builtin_prefetch(x + static_cast<long>(i) * step * V + next);
             vf y = ld(x + static_cast<long>(i) * step * V) * scale + shift;
-            st(dst + i * V, keep(y < lo ? lo : y, lanes));
+            st(dst + i * V, keep(clamp(y, lo, hi), lanes));
         }
     }
 };
@@ -42,7 +45,7 @@ struct GradSource {
         const float *d = g.d + at, *m = MASK ? g.mask + at : nullptr, *s = NORM ? g.s + at : nullptr;
         vf scale = splat(MASK && g.mscale ? g.mscale[ch] : 1.f), shift = splat(MASK && g.mscale ? g.mshift[ch] : 0.f);
         const float* k = NORM ? g.k + 4L * ch : nullptr;
-        vf ka{}, kb{}, kc{}, mean{};
+        vf ka{}, kb{}, kc{}, mean{}, hi = splat(upper(g.hi));
         if (NORM) ka = splat(k[0]), kb = splat(k[1]), kc = splat(k[2]), mean = splat(k[3]);
         const vi lanes = lanes_of(n, nb);
         const long next = static_cast<long>(hw) * V;
@@ -51,7 +54,7 @@ struct GradSource {
             if (MASK) __builtin_prefetch(m + i * gap + next);
             if (NORM && (!MASK || s != m)) __builtin_prefetch(s + i * gap + next);
             vf z = ld(d + i * gap);
-            if (MASK) z = open(z, ld(m + i * gap) * scale + shift);
+            if (MASK) z = open(z, ld(m + i * gap) * scale + shift, hi);
             if (NORM) z = keep(z * ka + ((ld(s + i * gap) - mean) * kb + kc), lanes);
             st(dst + i * V, z);
         }
@@ -66,24 +69,29 @@ struct GradSource {
     }
 };
 
-// Channels [0, c) of the window (y0, x0) of rows × cols into dst [c][rows][cols][V], zeros outside the h × w image.
+// One channel of the window (y0, x0) of rows × cols into dst [rows][cols][V], zeros outside the h × w image.
 template <class Source>
-inline void pack_window(const Source& s, int nb, int channels, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
+inline void pack_plane(const Source& s, int nb, int ch, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
     int left = x0 < 0 ? -x0 : 0, right = x0 + cols > w ? x0 + cols - w : 0;
     left = left < cols ? left : cols;
     right = right < cols - left ? right : cols - left;
     const int middle = cols - left - right;
-    for (int ch = 0; ch < channels; ch++)
-        for (int r = 0; r < rows; r++, dst += static_cast<long>(cols) * V) {
-            const int y = y0 + r;
-            if (y < 0 || y >= h || middle <= 0) {
-                std::memset(dst, 0, sizeof(float) * cols * V);
-                continue;
-            }
-            if (left) std::memset(dst, 0, sizeof(float) * left * V);
-            s.row(dst + left * V, nb, ch, static_cast<long>(y) * w + x0 + left, middle, 1);
-            if (right) std::memset(dst + static_cast<long>(left + middle) * V, 0, sizeof(float) * right * V);
+    for (int r = 0; r < rows; r++, dst += static_cast<long>(cols) * V) {
+        const int y = y0 + r;
+        if (y < 0 || y >= h || middle <= 0) {
+            std::memset(dst, 0, sizeof(float) * cols * V);
+            continue;
         }
+        if (left) std::memset(dst, 0, sizeof(float) * left * V);
+        s.row(dst + left * V, nb, ch, static_cast<long>(y) * w + x0 + left, middle, 1);
+        if (right) std::memset(dst + static_cast<long>(left + middle) * V, 0, sizeof(float) * right * V);
+    }
+}
+
+// Channels [0, c) of the window, one after the other.
+template <class Source>
+inline void pack_window(const Source& s, int nb, int channels, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
+    for (int ch = 0; ch < channels; ch++) pack_plane(s, nb, ch, h, w, y0, x0, rows, cols, dst + static_cast<long>(ch) * rows * cols * V);
 }
 
 }

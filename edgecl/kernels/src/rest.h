@@ -1,4 +1,4 @@
-// Everything that is not a convolution or a norm: layout, sums, pooling, and the update of weights.
+// Layout, sums, and the gathering and update of weights.
 #pragma once
 #include "load.h"
 #include "pool.h"
@@ -72,93 +72,6 @@ inline void gather(const Op& op) {  // forward: out of all weights; backward: ou
     const Layer& l = *op.layer;
     if (op.flag == 0) gather(l.forward, l.w, l.taps, false);
     else gather(l.backward, l.forward.w, l.taps, op.flag == 2);
-}
-
-struct Windows {  // of a pool: f(first vector of a window in a plane, number of the output)
-    template <class F> EDGECL_INLINE void each(const Op& op, F&& f) {
-        for (int y = 0; y < op.ho; y++)
-            for (int x = 0; x < op.wo; x++) f((static_cast<long>(y) * op.stride * op.w + x * op.stride) * V, (y * op.wo + x) * V);
-    }
-    EDGECL_INLINE long tap(const Op& op, int t) { return (static_cast<long>(t / op.kernel) * op.w + t % op.kernel) * V; }
-};
-
-template <class F> inline void planes(const Op& op, F&& f) {
-    const int hw = op.h * op.w;
-    const ViewSource s{op.a, op.n, op.c, hw};
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
-        float* x = scratch_a.get(static_cast<std::size_t>(hw) * V);
-        for (long i = begin; i < end; i++) {
-            if (op.a.x) s.row(x, static_cast<int>(i / op.c), static_cast<int>(i % op.c), 0, hw, 1);
-            f(x, i * hw * V, i * op.ho * op.wo * V);
-        }
-    });
-}
-
-EDGECL_INLINE vf greater(vf a, vf b) { return (a > b) | (a != a) ? a : b; }  // NaN stays
-
-inline void max_pool(const Op& op) {
-    const int taps = op.kernel * op.kernel;
-    planes(op, [&](const float* x, long, long out) {
-        Windows::each(op, [&](long w, long o) {
-            vf best = ld(x + w);
-            for (int t = 1; t < taps; t++) best = greater(ld(x + w + Windows::tap(op, t)), best);
-            st(op.out + out + o, best);
-        });
-    });
-}
-
-// To the first of equal maxima, as torch does.
-inline void max_pool_dx(const Op& op) {
-    const int taps = op.kernel * op.kernel;
-    planes(op, [&](const float* x, long in, long out) {
-        float* dx = op.out + in;
-        if (!op.accumulate) std::memset(dx, 0, sizeof(float) * op.h * op.w * V);
-        Windows::each(op, [&](long w, long o) {
-            vf best = ld(x + w), d = ld(op.g.d + out + o);
-            for (int t = 1; t < taps; t++) best = greater(ld(x + w + Windows::tap(op, t)), best);
-            for (int t = 0; t < taps; t++) {
-                float* at = dx + w + Windows::tap(op, t);
-                vi hit = ld(x + w + Windows::tap(op, t)) == best;
-                st(at, ld(at) + keep(d, hit));
-                d = keep(d, ~hit);
-            }
-        });
-    });
-}
-
-inline void avg_pool(const Op& op) {  // `kernel` 0: the whole image
-    const int taps = op.kernel ? op.kernel * op.kernel : op.h * op.w;
-    planes(op, [&](const float* x, long, long out) {
-        if (!op.kernel) {
-            vf a{};
-            for (int t = 0; t < taps; t++) a += ld(x + static_cast<long>(t) * V);
-            st(op.out + out, a * (1.f / taps));
-            return;
-        }
-        Windows::each(op, [&](long w, long o) {
-            vf a{};
-            for (int t = 0; t < taps; t++) a += ld(x + w + Windows::tap(op, t));
-            st(op.out + out + o, a * (1.f / taps));
-        });
-    });
-}
-
-inline void avg_pool_dx(const Op& op) {
-    const int taps = op.kernel ? op.kernel * op.kernel : op.h * op.w;
-    planes(op, [&](const float*, long in, long out) {
-        float* dx = op.out + in;
-        if (!op.accumulate) std::memset(dx, 0, sizeof(float) * op.h * op.w * V);
-        auto add = [&](float* at, vf d) { st(at, ld(at) + d); };
-        if (!op.kernel) {
-            vf d = ld(op.g.d + out) * (1.f / taps);
-            for (int t = 0; t < taps; t++) add(dx + static_cast<long>(t) * V, d);
-            return;
-        }
-        Windows::each(op, [&](long w, long o) {
-            vf d = ld(op.g.d + out + o) * (1.f / taps);
-            for (int t = 0; t < taps; t++) add(dx + w + Windows::tap(op, t), d);
-        });
-    });
 }
 
 // v ← momentum v + (g + decay w); w ← w − rate v.

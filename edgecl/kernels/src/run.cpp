@@ -2,7 +2,10 @@
 #include "conv.h"
 #include "conv1.h"
 #include "conv3_dw.h"
+#include "depthwise.h"
+#include "elementwise.h"
 #include "norm.h"
+#include "pooling.h"
 #include "rest.h"
 
 namespace edgecl {
@@ -16,6 +19,8 @@ const Function FUNCTIONS[KINDS] = {
     conv3, conv3_dx, conv3_dw, conv1, conv1_dx, conv1_dw, conv_any, conv_any_dx, conv_any_dw, bias_grad,
     image_stats, norm, norm_eval, norm_reduce,
     max_pool, max_pool_dx, avg_pool, avg_pool_dx, sgd, sgd_flat, conv3_both,
+    depthwise, depthwise_dx, depthwise_dw, depthwise_both,
+    activate, activate_dx, multiply, multiply_dx, join, join_dx, pad, pad_dx,
 };
 
 }

@@ -18,8 +18,11 @@ using v4 = float __attribute__((vector_size(16)));
 EDGECL_INLINE vf ld(const float* p) { return *reinterpret_cast<const vf*>(p); }
 EDGECL_INLINE void st(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
 EDGECL_INLINE vf splat(float x) { return x - vf{}; }
-EDGECL_INLINE vf relu(vf x) { return x < 0 ? vf{} : x; }  // NaN passes: it must reach the loss
-EDGECL_INLINE vf open(vf d, vf m) { return m <= 0 ? vf{} : d; }
+EDGECL_INLINE vf clamp(vf x, vf lo, vf hi) {  // NaN passes: it must reach the loss
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
+EDGECL_INLINE vf open(vf d, vf m, vf hi) { return (m <= 0) | (m >= hi) ? vf{} : d; }
 EDGECL_INLINE vf keep(vf x, vi lanes) { return reinterpret_cast<vf>(reinterpret_cast<vi>(x) & lanes); }
 
 // Unrolled at compile time, so that arrays of accumulators stay in registers.

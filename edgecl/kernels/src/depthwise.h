@@ -1,0 +1,154 @@
+// Depthwise convolutions, one kernel a channel: a plane at a time, packed with its zeros, through batch norm and ReLU.
+#pragma once
+#include "load.h"
+#include "norm.h"
+#include "pool.h"
+#include "taps.h"
+
+namespace edgecl {
+namespace EDGECL_NS {
+
+struct Window1 {  // an input plane as the kernel slides over it
+    int rows, cols;
+    long pitch;
+    explicit Window1(const Op& op) : rows((op.ho - 1) * op.sh + op.kh), cols((op.wo - 1) * op.sw + op.kw), pitch(static_cast<long>(cols) * V) {}
+    std::size_t floats() const { return static_cast<std::size_t>(rows) * pitch; }
+};
+
+// out[h × w] (+)= a kernel over a packed plane; no kernel: 0 times it.
+EDGECL_INLINE void slide(const float* x, long pitch, int sh, int sw, int kh, int kw, const float* k, float first, bool add, int h,
+                         int w, float* out) {
+    by_stride(sw, [&](auto stride) __attribute__((always_inline)) {
+        for (int y = 0; y < h; y++, x += sh * pitch, out += static_cast<long>(w) * V)
+            by_tiles(w, [&](auto tile, int z) __attribute__((always_inline)) {
+                constexpr int P = decltype(tile)::value;
+                vf acc[P];
+                UNROLL(P, p) acc[p] = add ? ld(out + (z + p) * V) : splat(first); END
+                if (k) add_kernel<decltype(stride)::value, P>(x + static_cast<long>(z) * sw * V, pitch, sw, kh, kw, k, acc);
+                UNROLL(P, p) st(out + (z + p) * V, acc[p]); END
+            });
+    });
+}
+
+inline const float* kernel_of(const Op& op, int c) {
+    const Csr& m = op.layer->forward;
+    return m.rowptr[c] < m.rowptr[c + 1] ? m.w + static_cast<long>(m.rowptr[c]) * op.kh * op.kw : nullptr;
+}
+
+inline double depthwise_work(const Op& op) { return 1.0 * op.kh * op.kw * op.c * op.ho * op.wo * blocks_of(op.n); }
+
+// With `stats`: what batch norm behind it needs, one band a plane.
+inline void depthwise(const Op& op) {
+    const Window1 in(op);
+    const ViewSource s{op.a, op.n, op.c, op.h * op.w};
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, depthwise_work(op), [&](long begin, long end) {
+        float* x = scratch_a.get(in.floats());
+        for (long i = begin; i < end; i++) {
+            const int nb = static_cast<int>(i / op.c), c = static_cast<int>(i % op.c);
+            float* out = op.out + i * op.ho * op.wo * V;
+            pack_plane(s, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
+            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), op.layer->bias ? op.layer->bias[c] : 0.f, false, op.ho,
+                  op.wo, out);
+            if (op.stats) plane_stats(out, op.ho * op.wo, op.stats + i * 2 * V);
+        }
+    });
+}
+
+struct Window1Back {  // the gradient's plane as the turned kernel slides over it: of larger strides with zeros between
+    int rows, cols;
+    long pitch;
+    explicit Window1Back(const Op& op) : rows(op.h + op.kh - 1), cols(op.w + op.kw - 1), pitch(static_cast<long>(cols) * V) {}
+    std::size_t floats() const { return static_cast<std::size_t>(rows) * pitch; }
+};
+
+// The gradient d [ho][wo] where the turned kernel meets it.
+inline void spread(const Op& op, const float* d, const Window1Back& g, float* to) {
+    std::memset(to, 0, sizeof(float) * g.floats());
+    for (int y = 0; y < op.ho; y++) {
+        const int r = y * op.sh + op.kh - 1 - op.ph;
+        if (r < 0 || r >= g.rows) continue;
+        for (int x = 0; x < op.wo; x++) {
+            const int q = x * op.sw + op.kw - 1 - op.pw;
+            if (q >= 0 && q < g.cols) st(to + r * g.pitch + q * V, ld(d + (static_cast<long>(y) * op.wo + x) * V));
+        }
+    }
+}
+
+// Where a reader finds the gradient's plane, packed once for both gradients: [0] spread, [1] plain with its pitch.
+struct PackedGrad {
+    const float *wide, *plain;
+    long pitch;
+};
+
+inline PackedGrad pack_grad(const Op& op, int nb, int c, const Window1Back& g, float* wide) {
+    const GradSource s{op.g, op.n, op.c, op.ho * op.wo};
+    const int y0 = op.ph - op.kh + 1, x0 = op.pw - op.kw + 1;
+    if (op.sh == 1 && op.sw == 1 && y0 <= 0 && x0 <= 0) {
+        pack_plane(s, nb, c, op.ho, op.wo, y0, x0, g.rows, g.cols, wide);
+        return {wide, wide - y0 * g.pitch - x0 * V, g.pitch};
+    }
+    float* plain = wide + g.floats();
+    s.row(plain, nb, c, 0, op.ho * op.wo, 1);
+    spread(op, plain, g, wide);
+    return {wide, plain, static_cast<long>(op.wo) * V};
+}
+
+inline void turn(const float* k, int taps, float* to) {
+    for (int t = 0; t < taps; t++) to[t] = k[taps - 1 - t];
+}
+
+// Σ dz and Σ dz (x − mean) over one plane of the batch norm that op.a is read through, added to t.
+inline void plane_reduce(const Op& op, int nb, int c, const float* dx, const float* x, double* t) {
+    const Norm& b = *op.norm;
+    vf mean = splat(b.mean[c]), scale = splat(op.a.scale[c]), shift = splat(op.a.shift[c]), hi = splat(upper(op.a.hi));
+    vf a[2] = {}, e[2] = {};
+    for (int p = 0; p < op.h * op.w; p++) {
+        const vf v = ld(x + static_cast<long>(p) * V);
+        vf d = ld(dx + static_cast<long>(p) * V);
+        if (op.a.relu) d = open(d, v * scale + shift, hi);
+        a[p & 1] += d;
+        e[p & 1] += d * (v - mean);
+    }
+    const vi lanes = lanes_of(op.n, nb);
+    t[0] += sum(keep(a[0] + a[1], lanes));
+    t[1] += sum(keep(e[0] + e[1], lanes));
+}
+
+// The gradients that are asked for: of the input, of the weights; with `norm` also that of the batch norm before it.
+template <bool DX, bool DW> void depthwise_back(const Op& op) {
+    const Window1 in(op);
+    const Window1Back g(op);
+    const Csr& m = op.layer->updated;
+    const int kk = op.kh * op.kw, hw = op.h * op.w;
+    const ViewSource xs{op.a, op.n, op.c, hw};
+    parallel(op.c, 2 * depthwise_work(op), [&](long first, long last) {
+        float* x = scratch_a.get(in.floats() + kk);
+        float* wide = scratch_b.get(g.floats() + static_cast<std::size_t>(op.ho) * op.wo * V);
+        float* turned = x + in.floats();
+        for (int c = static_cast<int>(first); c < last; c++) {
+            const float* k = DX ? kernel_of(op, c) : nullptr;
+            const bool learns = DW && m.rowptr[c] < m.rowptr[c + 1];
+            double t[2] = {0, 0};
+            if (k) turn(k, kk, turned);
+            for (int nb = 0; nb < blocks_of(op.n); nb++) {
+                const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
+                const PackedGrad d = pack_grad(op, nb, c, g, wide);
+                if (DX) slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, op.out + at);
+                if (DX && op.norm) plane_reduce(op, nb, c, op.out + at, op.a.x + at, t);
+                if (!learns) continue;
+                pack_plane(xs, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
+                const int i = m.rowptr[c];
+                kernel_gradient({x, d.plain, in.pitch, d.pitch, op.ho, op.wo, op.sh, op.sw}, op.kh, op.kw,
+                                m.w + static_cast<long>(kk) * (op.layer->dense_grad ? m.index[i] : i));
+            }
+            if (DX && op.norm) finish_reduce(*op.norm, c, t[0], t[1], static_cast<double>(op.n) * hw);
+        }
+    });
+}
+
+inline void depthwise_dx(const Op& op) { depthwise_back<true, false>(op); }
+inline void depthwise_dw(const Op& op) { depthwise_back<false, true>(op); }
+inline void depthwise_both(const Op& op) { depthwise_back<true, true>(op); }
+
+}
+}
