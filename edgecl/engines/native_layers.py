@@ -100,7 +100,8 @@ class Weights:
             self.struct.backward = self.backward.struct(self.backward.room(self.taps))
 
     def _list_weights(self, live: Bools) -> None:
-        assert isinstance(self.node, Conv2d) and isinstance(self.node.stride, int)
+        assert isinstance(self.node, Conv2d)
+        assert isinstance(self.node.stride, int)
         self.forward.fill_weights(live)
         self.backward.turn_weights(live, self.forward, self.node.stride)
         self._point()

@@ -19,7 +19,7 @@ from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu, Shape
 from edgecl.types import ConfigError
 
-_BAND = 4  # rows of the image whose statistics the 3×3 kernels keep together
+_BAND = 4  # rows of the image whose statistics the 3×3 and 1×1 kernels keep together, as they write their outputs
 
 
 @dataclass(eq=False)
@@ -104,11 +104,11 @@ class Planner:
     def conv(self, node: Node, value: Value) -> Value:
         layer, shape = self.layers[node.name], out_shape(node, value.shape)
         cell = Cell(self.take(shape))
-        if family(node) is Kind.CONV3 and self.train and self.normed(node.name):
+        if family(node) in (Kind.CONV3, Kind.CONV1) and self.train and self.normed(node.name):
             cell.band, bands = _BAND, -(-shape[1] // _BAND)
             cell.stats = self.keep(array(self.blocks * bands * shape[0] * 2 * self.lanes))
         view, out, stats = value.view(), pointer(cell.data), pointer(cell.stats)
-        self.emit(family(node), value, **geometry(node, shape), a=view, out=out, stats=stats, layer=layer.pointer)
+        self.emit(family(node), value, **geometry(node, shape), a=view, out=out, stats=stats, band=cell.band, layer=layer.pointer)
         return Value(cell, shape)
 
     def normed(self, name: str) -> bool:
