@@ -1,7 +1,8 @@
 """Parameters of the native engine: arrays that the kernels read, and the lists of live and updated kernels.
 
 A *kernel* is the taps of one (out, in) pair; of a 1×1 convolution or a linear layer it is a single weight. Kernels without
-a live weight are skipped; of 3×3 kernels single weights are, too, where that is faster.
+a live weight are skipped; of 3×3 kernels single weights are, too, where that is faster. Rows of a 1×1 convolution that have
+the same live columns, as in masks of 4×4 blocks and of channels, are run together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from edgecl import masks
 from edgecl.engines.native_lists import Floats as Floats
-from edgecl.engines.native_lists import Listed
+from edgecl.engines.native_lists import Ints, Listed, row_groups
 from edgecl.kernels import Layer, Norm, Unit, array, pointer
 from edgecl.nets.nodes import BatchNorm, Conv2d, Linear
 from edgecl.types import Bools
@@ -32,9 +33,9 @@ class Weights:
         self.taps = prod(w.shape[2:])
         self.pairs = (int(w.shape[0]), int(w.shape[1]))
         self.forward, self.backward, self.updated, self.all = Listed(), Listed(), Listed(), Listed()
-        self.unit = Unit.BY_KERNEL
+        self.unit = self.updated_unit = Unit.BY_KERNEL
         self.total: Floats = array(0)  # gradient of a step that scores
-        self.places: Any = None  # of updated weights in the list of live ones; None: all of them, or not yet known
+        self.places: Any = None  # of updated weights in the list of live ones; None: not known yet
         self.dead = False  # whether `total` is of all weights
         self.fine: Any = None
         self.live: Bools | None = None  # in the weight's shape; None: all
@@ -63,13 +64,14 @@ class Weights:
 
     def set_live(self, live: Bools | None) -> None:
         """A new weight mask in the weight's shape; the gradient mask becomes the same."""
-        self.live, self.unit, self.listed = live, self._best_unit(live), True
-        self.struct.unit = self.struct.updated_unit = self.unit
-        self.struct.taps = self.listed_taps
-        if self.unit is Unit.BY_WEIGHT and live is not None:
+        self.live, self.unit, self.struct.full, self.listed = live, self._best_unit(live), 0, True
+        if live is None or self.unit is Unit.BY_KERNEL:
+            self._list_kernels(np.ones(self.pairs, np.bool_) if live is None else _any_tap(live))
+        elif self.unit is Unit.BY_WEIGHT:
             self._list_weights(live.reshape(*self.pairs, self.taps))
         else:
-            self._list_kernels(np.ones(self.pairs, np.bool_) if live is None else _any_tap(live))
+            self._list_groups(live.reshape(self.pairs))
+        self.struct.unit, self.struct.taps = self.unit, self.listed_taps
         self.set_updated(live)
 
     @property
@@ -78,17 +80,25 @@ class Weights:
         return 1 if self.unit is Unit.BY_WEIGHT else self.taps
 
     def _best_unit(self, live: Bools | None) -> Unit:
-        """Single weights of a 3×3 kernel where they cost less than the kernels they lie in."""
-        if live is None or not self.single:
+        """Single weights of 3×3 kernels where they cost less than the kernels they lie in; groups of rows where there are any."""
+        if live is None or live.all():
             return Unit.BY_KERNEL
+        if self.taps == 1 and self.plain:
+            grouped = all(_grouped(rows) for rows in (live.reshape(self.pairs), live.reshape(self.pairs).T))
+            return Unit.BY_BLOCK if grouped else Unit.BY_KERNEL
         kernels = self.taps * np.count_nonzero(_any_tap(live))
-        return Unit.BY_WEIGHT if _WEIGHT_COST * np.count_nonzero(live) < kernels else Unit.BY_KERNEL
+        return Unit.BY_WEIGHT if self.single and _WEIGHT_COST * np.count_nonzero(live) < kernels else Unit.BY_KERNEL
 
     @property
     def single(self) -> bool:
         """Whether there are kernels that run single weights of this layer: the 3×3 ones."""
         n = self.node
         return isinstance(n, Conv2d) and n.groups == 1 and (n.kernel, n.padding) == (3, 1) and n.stride in (1, 2)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the 1×1 kernels run this layer, if it has one tap."""
+        return isinstance(self.node, Linear) or (self.node.groups == 1 and self.node.padding == 0)
 
     def _list_kernels(self, pairs: Bools) -> None:
         self.forward.fill(pairs, self.pairs[1])
@@ -101,17 +111,30 @@ class Weights:
     def _list_weights(self, live: Bools) -> None:
         assert isinstance(self.node, Conv2d)
         assert isinstance(self.node.stride, int)
-        self.struct.full = 0
         self.forward.fill_weights(live)
-        self.struct.forward = self.forward.struct(self.forward.room(1))
         self.backward.turn_weights(live, self.forward, self.node.stride)
+        self._point()
+
+    def _list_groups(self, live: Bools) -> None:
+        self.forward.fill_groups(row_groups(live), _places(self.pairs))
+        self.backward.fill_groups(row_groups(live.T), self.forward.ranks(self.pairs).T)
+        self._point()
+
+    def _point(self) -> None:
+        """Lists of single weights, copied in their order."""
+        self.struct.forward = self.forward.struct(self.forward.room(1))
         self.struct.backward = self.backward.struct(self.backward.room(1))
 
     def set_updated(self, updated: Bools | None) -> None:
         """A new gradient mask in the weight's shape, within the live ones."""
         self.fine = self.places = None
+        self.updated_unit = Unit.BY_KERNEL
         if self.unit is Unit.BY_WEIGHT and updated is not None:
+            self.updated_unit = Unit.BY_WEIGHT
             self.updated.fill_weights(updated.reshape(*self.pairs, self.taps))
+        elif self.unit is Unit.BY_BLOCK and updated is not None and _grouped(updated.reshape(self.pairs)):
+            self.updated_unit = Unit.BY_BLOCK
+            self.updated.fill_groups(row_groups(updated.reshape(self.pairs)), _places(self.pairs))
         else:
             self._update_kernels(updated)
         self.struct.fine = pointer(self.fine)
@@ -127,7 +150,7 @@ class Weights:
         """The next backward finds the gradients of updated kernels only; sets them to 0."""
         values = self.updated.room(self.listed_taps)
         values.fill(0)
-        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.updated.struct(values), 0, self.unit
+        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.updated.struct(values), 0, self.updated_unit
 
     def want_live(self) -> Floats:
         """The next backward finds the gradients of all live weights, as they are listed; returns them, set to 0."""
@@ -152,14 +175,13 @@ class Weights:
             self.struct.updated = self.updated.struct(total)
             return
         values = self.updated.room(self.listed_taps)
-        values[:] = total if self.updated.n == self.forward.n else total.reshape(-1, self.listed_taps)[self._places()].reshape(-1)
+        same = (self.updated.n, self.updated_unit) == (self.forward.n, self.unit)
+        values[:] = total if same else total.reshape(-1, self.listed_taps)[self._ranked()].reshape(-1)
         self.struct.updated, self.struct.dense_grad = self.updated.struct(values), 0
 
-    def _places(self) -> Any:
+    def _ranked(self) -> Any:
         if self.places is None:
-            rank = np.empty(self.w.size // self.listed_taps, np.int32)
-            rank[self.forward.index[: self.forward.n]] = np.arange(self.forward.n, dtype=np.int32)
-            self.places = rank[self.updated.index[: self.updated.n]]
+            self.places = self.forward.ranks((self.w.size // self.listed_taps,))[self.updated.index[: self.updated.n]]
         return self.places
 
     def spread(self, found: Floats) -> Floats:
@@ -173,6 +195,15 @@ class Weights:
 
 def _any_tap(mask: Bools) -> Bools:
     return np.asarray(mask.reshape(*mask.shape[:2], -1).any(axis=2))
+
+
+def _grouped(chosen: Bools) -> bool:
+    """Whether at least two rows on average have the same columns, so that loads of inputs are shared."""
+    return 2 * len(row_groups(chosen)) <= len(chosen)
+
+
+def _places(pairs: tuple[int, int]) -> Ints:
+    return np.arange(pairs[0] * pairs[1], dtype=np.int32).reshape(pairs)
 
 
 def expanded(units: Any, unit: str, shape: tuple[int, ...]) -> Bools:

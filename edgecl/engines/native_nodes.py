@@ -30,18 +30,18 @@ from edgecl.nets.nodes import (
 )
 from edgecl.types import ConfigError
 
-_BAND = 4  # rows of the image whose statistics the 3×3 kernels keep together
+_BAND = 4  # rows of the image whose statistics the 3×3 and 1×1 kernels keep together, as they write their outputs
 _ALONE = "a pass of one sample has one value a channel and no variance; take a larger train.batch"
 
 
 def conv(build: Builder, node: Node, value: Value) -> Value:
     layer, shape, kind = build.layers[node.name], out_shape(node, value.shape), family(node, value.shape[0])
     cell = Cell(build.take(shape))
-    if kind in (Kind.CONV3, Kind.DEPTHWISE) and build.train and _normed(build, node.name):
-        cell.band = _BAND if kind is Kind.CONV3 else shape[1]
+    if kind in (Kind.CONV3, Kind.CONV1, Kind.DEPTHWISE) and build.train and _normed(build, node.name):
+        cell.band = shape[1] if kind is Kind.DEPTHWISE else _BAND
         cell.stats = build.keep(array(build.blocks * -(-shape[1] // cell.band) * shape[0] * 2 * build.lanes))
     view, out, stats = value.view(), pointer(cell.data), pointer(cell.stats)
-    build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, layer=layer.pointer)
+    build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, band=cell.band, layer=layer.pointer)
     return Value(cell, shape)
 
 

@@ -54,7 +54,7 @@ struct Layer {           // one convolution's or linear layer's parameters
 enum Unit : int32_t {    // what a list names
     BY_KERNEL,           // kernels of one (out, in) pair, all their taps
     BY_WEIGHT,           // single weights of 3×3 kernels (conv3_fine.h)
-    BY_BLOCK,            // 4×4 pairs of a 1×1 (conv1_block.h)
+    BY_BLOCK,            // rows of a 1×1 that share their columns (conv1_block.h)
 };
 
 struct Norm {            // a batch norm's parameters, and what one pass leaves for its backward
