@@ -17,11 +17,13 @@ import numpy as np
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult
 from edgecl.engines.native_layers import Floats, Weights, expanded
 from edgecl.engines.native_plan import Plan, Planner
+from edgecl.engines.native_single import Single, runs
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
+_FEW = 4  # so many samples are predicted one by one
 _PLANS = 16  # kept; a run needs one a pass
 
 
@@ -59,6 +61,7 @@ class NativeEngine:
         self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}
         self._plans: dict[tuple[int, int], Plan] = {}
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
+        self._single: Single | None = None
         self._gather, self._turn = self._gathers(), self._turns()
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
@@ -209,6 +212,9 @@ class NativeEngine:
 
     def predict(self, x: Array) -> Array:
         self._refresh()
+        if len(x) <= _FEW and runs(self.net):
+            self._single = self._single or Single(self.net, self._kernels, self.layers, self.p, self._g)
+            return self._single.predict(x, self.threads)
         plan, out = self._plan(-1, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
         for start in range(0, len(x), _PREDICT):
             rows = min(_PREDICT, len(x) - start)

@@ -4,6 +4,9 @@
 #include "conv3_dw.h"
 #include "norm.h"
 #include "rest.h"
+#include "single_conv.h"
+#include "single_conv3.h"
+#include "single_rest.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -16,6 +19,7 @@ const Function FUNCTIONS[KINDS] = {
     conv3, conv3_dx, conv3_dw, conv1, conv1_dx, conv1_dw, conv_any, conv_any_dx, conv_any_dw, bias_grad,
     image_stats, norm, norm_eval, norm_reduce,
     max_pool, max_pool_dx, avg_pool, avg_pool_dx, sgd, sgd_flat, conv3_both,
+    single_in, single_copy, single_map, single_pool, single_mean, single_conv3, single_conv,
 };
 
 }
