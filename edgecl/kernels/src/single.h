@@ -20,6 +20,13 @@ EDGECL_INLINE vf ldu(const float* p) {
     std::memcpy(&v, p, sizeof v);
     return v;
 }
+// x, loaded once: left alone, GCC loads it again for every multiply-add that reads it.
+EDGECL_INLINE vf held(vf x) {
+#if defined(__x86_64__)
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
 EDGECL_INLINE long up(long n) { return (n + V - 1) / V * V; }
 
 struct Plane {  // floats from one channel to the next, and what of them is pixels

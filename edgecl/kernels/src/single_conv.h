@@ -39,7 +39,7 @@ EDGECL_INLINE void sums1(const Rows& s, long i, const int32_t* col, int n, const
         const float* x = s.x + static_cast<long>(LISTED ? col[k] : k) * s.taps * s.gap + i;
         for (int t = 0; t < s.taps; t++, x += s.gap) {
             vf v[B];
-            UNROLL(B, b) v[b] = ld(x + b * V); END
+            UNROLL(B, b) v[b] = R > 1 ? held(ld(x + b * V)) : ld(x + b * V); END
             UNROLL(R, r)
                 vf wr = splat(w[r][static_cast<long>(k) * s.taps + t]);
                 UNROLL(B, b) acc[r * B + b] += v[b] * wr; END
@@ -115,7 +115,8 @@ inline void pixel1(const Op& op, const Rows& s, const Finish& f, int o) {
     if (op.layer->full) total = dot(x, m.w + static_cast<long>(a) * s.taps, static_cast<long>(b - a) * s.taps);
     else
         for (int k = a; k < b; k++)
-            for (int t = 0; t < s.taps; t++) total += x[static_cast<long>(m.col[k]) * s.taps + t] * m.w[static_cast<long>(k) * s.taps + t];
+            for (int t = 0; t < s.taps; t++)
+                total += x[static_cast<long>(m.col[k]) * s.taps + t] * m.w[static_cast<long>(k) * s.taps + t];
     f.put_one(total, o);
 }
 

@@ -15,26 +15,29 @@ struct Taps3 {  // where a channel's pixels are, by tap: x + channel * gap + at[
     long at[2][3];
 };
 
-// sums[columns][B] of B vectors from pixel i on, over the n kernels of a row. TWO: stride 2, whose sums 1 and 2 are one.
+constexpr long WEIGHTS_AHEAD = 512;  // floats from the weights that are read to those that are fetched
+
+// sums[columns][B] of B vectors from pixel i on, over the n kernels of a row. TWO: stride 2, where sums 1 takes in sums 2.
 // Few vectors are summed by row of the kernel too, since a chain of multiply-adds waits for each of its links.
 template <int B, bool TWO>
 EDGECL_INLINE void sums3(const Taps3& t, long i, const int32_t* col, const float* w, int n, vf* sums) {
-    constexpr int ROWS = B <= 2 ? 3 : 1, COLUMNS = TWO ? 2 : 3;
-    vf acc[ROWS * COLUMNS * B] = {};
+    constexpr int ROWS = B <= 2 ? 3 : 1;
+    vf acc[ROWS * 3 * B] = {};
     for (int k = 0; k < n; k++) {
         const float* p = t.x + col[k] * t.gap + i;
         const float* wk = w + 9L * k;
+        __builtin_prefetch(wk + WEIGHTS_AHEAD);
         UNROLL(3, r)
-            constexpr int row = ROWS == 3 ? r * COLUMNS * B : 0;
+            constexpr int row = ROWS == 3 ? r * 3 * B : 0;
             vf left = splat(wk[3 * r]), middle = splat(wk[3 * r + 1]), right = splat(wk[3 * r + 2]);
             UNROLL(B, b)
                 if constexpr (TWO) {
-                    vf even = ldu(p + t.at[0][r] + b * V), odd = ldu(p + t.at[1][r] + b * V);
+                    vf even = ldu(p + t.at[0][r] + b * V), odd = held(ldu(p + t.at[1][r] + b * V));
                     acc[row + b] += odd * left;
                     acc[row + B + b] += even * middle;
-                    acc[row + B + b] += odd * right;
+                    acc[row + 2 * B + b] += odd * right;
                 } else {
-                    vf x = ldu(p + t.at[0][r] + b * V);
+                    vf x = held(ldu(p + t.at[0][r] + b * V));
                     acc[row + b] += x * left;
                     acc[row + B + b] += x * middle;
                     acc[row + 2 * B + b] += x * right;
@@ -42,10 +45,11 @@ EDGECL_INLINE void sums3(const Taps3& t, long i, const int32_t* col, const float
             END
         END
     }
-    UNROLL(COLUMNS * B, s)
+    UNROLL(3 * B, s)
         sums[s] = acc[s];
-        if constexpr (ROWS == 3) sums[s] += acc[COLUMNS * B + s] + acc[2 * COLUMNS * B + s];
+        if constexpr (ROWS == 3) sums[s] += acc[3 * B + s] + acc[6 * B + s];
     END
+    if constexpr (TWO) { UNROLL(B, b) sums[B + b] += sums[2 * B + b]; END }
 }
 
 // All bits where a pixel has a neighbour: left[i], right[i] of a plane of rows of w.
@@ -73,7 +77,8 @@ EDGECL_INLINE void strip3(const Taps3& t, long i, const int32_t* col, const floa
     UNROLL((TWO ? 2 : 3), j) UNROLL(B, b) st(c.sums[j] + i + b * V, sums[j * B + b]); END END
 }
 
-template <bool TWO> inline void channel3(const Taps3& t, const int32_t* col, const float* w, int n, const Columns3& c, const Finish& f, int o) {
+template <bool TWO>
+inline void channel3(const Taps3& t, const int32_t* col, const float* w, int n, const Columns3& c, const Finish& f, int o) {
     long i = 0;
     for (; i + 3 * V < f.pixels; i += 4 * V) strip3<4, TWO>(t, i, col, w, n, c);
     if (i + 2 * V < f.pixels) strip3<3, TWO>(t, i, col, w, n, c);
