@@ -20,10 +20,11 @@ from edgecl.engines.native_plan import Plan, Planner
 from edgecl.engines.native_single import Single, runs
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
+from edgecl.nets.nodes import pair
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
-_FEW = 4  # so many samples are predicted one by one
+_FEW = 8  # up to so many samples are predicted one by one: the batched plan takes as long for 1 as for 32
 _PLANS = 16  # kept; a run needs one a pass
 
 
@@ -199,7 +200,8 @@ class NativeEngine:
 
     def _turns(self) -> Any:
         """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
-        flags = {name: 1 if getattr(k.node, "stride", 1) > 1 else 2 for name, k in self.layers.items() if k.transposes}
+        strided = {name for name, k in self.layers.items() if max(pair(getattr(k.node, "stride", 1))) > 1}
+        flags = {name: 1 if name in strided else 2 for name, k in self.layers.items() if k.transposes}
         return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
 
     def scores(self, steps: int) -> dict[str, dict[str, Array]]:

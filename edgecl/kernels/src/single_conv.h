@@ -2,6 +2,7 @@
 // laid out as a row of pixels (of a 1×1 convolution the image is that already), and outputs are sums of rows by live weights.
 #pragma once
 #include "single.h"
+#include <algorithm>
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -14,14 +15,16 @@ inline void windows(const Op& op, const Window& win, float* to, long gap) {
         for (long row = first; row < last; row++) {
             const float* from = op.a.x + row / taps * in.gap;
             const int i = static_cast<int>(row % taps) / win.kw - win.ph, j = static_cast<int>(row % taps) % win.kw - win.pw;
-            float* out = to + row * gap;
-            for (int y = 0; y < op.ho; y++)
-                for (int x = 0; x < op.wo; x++) {
-                    const int iy = y * win.sh + i, ix = x * win.sw + j;
-                    const bool inside = iy >= 0 && iy < op.h && ix >= 0 && ix < op.w;
-                    *out++ = inside ? from[static_cast<long>(iy) * op.w + ix] : 0.f;
-                }
-            for (long past = static_cast<long>(op.ho) * op.wo; past < gap; past++) *out++ = 0.f;
+            float* __restrict out = to + row * gap;
+            std::memset(out, 0, sizeof(float) * gap);
+            const int low = j < 0 ? (win.sw - 1 - j) / win.sw : 0;  // the first output whose tap is within the row
+            const int high = j < op.w ? std::min(op.wo, (op.w - 1 - j) / win.sw + 1) : 0;
+            for (int y = 0; y < op.ho; y++, out += op.wo) {
+                const int iy = y * win.sh + i;
+                if (iy < 0 || iy >= op.h) continue;
+                const float* __restrict line = from + static_cast<long>(iy) * op.w + j;
+                for (int x = low; x < high; x++) out[x] = line[x * win.sw];
+            }
         }
     });
 }

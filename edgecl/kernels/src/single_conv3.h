@@ -109,10 +109,10 @@ inline void quarter(const Op& op, const Quarters& q, float* to) {
     parallel(op.c, 1.0 * op.c * in.pixels, [&](long first, long last) {
         for (long c = first; c < last; c++)
             for (int y = 0; y < op.h; y++) {
-                const float* from = op.a.x + c * in.gap + static_cast<long>(y) * op.w;
-                float* even = to + q.front + (4 * c + 2 * (y & 1)) * q.gap + static_cast<long>(y / 2) * op.wo;
-                float* odd = even + q.gap;
-                for (int x = 0; x + 1 < op.w; x += 2) even[x / 2] = from[x], odd[x / 2] = from[x + 1];
+                const float* __restrict from = op.a.x + c * in.gap + static_cast<long>(y) * op.w;
+                float* __restrict even = to + q.front + (4 * c + 2 * (y & 1)) * q.gap + static_cast<long>(y / 2) * op.wo;
+                float* __restrict odd = even + q.gap;
+                for (int x = 0; x < op.w / 2; x++) even[x] = from[2 * x], odd[x] = from[2 * x + 1];
                 if (op.w & 1) even[op.w / 2] = from[op.w - 1];
             }
     });
