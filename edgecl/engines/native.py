@@ -18,12 +18,14 @@ from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.native_build import Parameters
 from edgecl.engines.native_layers import Floats, Means, Weights, expanded
 from edgecl.engines.native_plan import Plan, make_plan
+from edgecl.engines.native_single import Single, runs
 from edgecl.kernels import Kind, Op, array, load, pointer, program
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import pair
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
+_FEW = 8  # up to so many samples are predicted one by one: the batched plan takes as long for 1 as for 32
 _PLANS = 16  # kept; a run needs one a pass
 
 
@@ -64,6 +66,7 @@ class NativeEngine:
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
         self._gather: Any = None  # programs that copy live weights, made anew when masks have changed
         self._turn: Any = None
+        self._single: Single | None = None
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
         self._begun = False  # whether gradients have come since the last step
@@ -205,7 +208,8 @@ class NativeEngine:
 
     def _turns(self) -> Any:
         """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
-        flags = {name: 1 if max(pair(getattr(k.node, "stride", 1))) > 1 else 2 for name, k in self.layers.items() if k.transposes}
+        strided = {name for name, k in self.layers.items() if max(pair(getattr(k.node, "stride", 1))) > 1}
+        flags = {name: 1 if name in strided else 2 for name, k in self.layers.items() if k.transposes}
         return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
 
     def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:
@@ -216,6 +220,9 @@ class NativeEngine:
 
     def predict(self, x: Array) -> Array:
         self._refresh()
+        if len(x) <= _FEW and runs(self.net):
+            self._single = self._single or Single(self.net, self._kernels, self.layers, self.p, self._g)
+            return self._single.predict(x, self.threads)
         plan, out = self._plan(-1, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
         for start in range(0, len(x), _PREDICT):
             rows = min(_PREDICT, len(x) - start)

@@ -7,6 +7,9 @@
 #include "norm.h"
 #include "pooling.h"
 #include "rest.h"
+#include "single_conv.h"
+#include "single_conv3.h"
+#include "single_rest.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -21,6 +24,7 @@ const Function FUNCTIONS[KINDS] = {
     max_pool, max_pool_dx, avg_pool, avg_pool_dx, sgd, sgd_flat, conv3_both,
     depthwise, depthwise_dx, depthwise_dw, depthwise_both,
     activate, activate_dx, multiply, multiply_dx, join, join_dx, pad, pad_dx,
+    single_in, single_copy, single_map, single_pool, single_mean, single_conv3, single_conv,
 };
 
 }
