@@ -52,7 +52,7 @@ def native(width: int, sparsity: float, x: np.ndarray[Any, Any]) -> tuple[Any, C
     engine = make_engine("native", net, threads=1)
     engine.load({**engine.arrays(), **weights(net)})
     if sparsity:
-        engine.set_masks(*random_masks(net, sparsity, np.random.default_rng(1)))
+        engine.set_masks(*random_masks(net, sparsity, "kernel", np.random.default_rng(1)))
     return engine, lambda: engine.predict(x)
 
 

@@ -106,7 +106,7 @@ class NativeEngine:
                     a[~full] = 0
             layer.set_live(full)
         self.reset_scores()
-        self._gather = None
+        self._gather = self._single = None
         self.set_gradient_masks({})
         self._fresh = False
 

@@ -45,6 +45,7 @@ class Weights:
         self.struct.full = 1
         self.pointer = ctypes.pointer(self.struct)
         self.listed = False
+        self.kept: Any = None  # what `whole` points to
 
     def ready(self) -> None:
         """Lists all weights if no mask came: a layer that gets one is never listed whole."""
@@ -73,6 +74,16 @@ class Weights:
             self._list_groups(live.reshape(self.pairs))
         self.struct.unit, self.struct.taps = self.unit, self.listed_taps
         self.set_updated(live)
+
+    def whole(self) -> tuple[Any, bool]:
+        """(pointer to the layer as a list of whole kernels, whether its values must be gathered before they are read)."""
+        if self.unit is Unit.BY_KERNEL or self.live is None:
+            return self.pointer, False
+        listed, struct = Listed(), Layer(taps=self.taps, inputs=self.pairs[1], unit=Unit.BY_KERNEL)
+        listed.fill(_any_tap(self.live), self.pairs[1])
+        struct.w, struct.bias, struct.forward = self.struct.w, self.struct.bias, listed.struct(listed.room(self.taps))
+        self.kept = (listed, struct)
+        return ctypes.pointer(struct), True
 
     @property
     def listed_taps(self) -> int:

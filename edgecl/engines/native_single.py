@@ -28,6 +28,7 @@ from edgecl.nets.nodes import (
     Mul,
     Node,
     Pad,
+    Pair,
     Pool,
     Relu,
     Relu6,
@@ -37,7 +38,7 @@ from edgecl.nets.nodes import (
     pair,
 )
 
-ACTIVATIONS: dict[type[Node], int] = {Relu: 1, Relu6: 2, Hardsigmoid: 3, Hardswish: 4, Sigmoid: 5, Silu: 6}
+ACTIVATIONS: dict[type[Node], int] = {Relu: 1, Relu6: 2, Hardsigmoid: 3, Hardswish: 4, Sigmoid: 5, Silu: 6}  # single.h
 
 
 @dataclass(eq=False)
@@ -175,7 +176,10 @@ class Single:
         kind = Kind.SINGLE_CONV3 if self.by_kernels(node) else Kind.SINGLE_CONV
         window = (1, 1, 0) if isinstance(node, Linear) else (node.kernel, node.stride, node.padding)
         groups = 1 if isinstance(node, Linear) else node.groups
-        self.emit(kind, source, end, layer=self.layers[node.name].pointer, groups=groups, **_window(*window))
+        layer, copied = self.layers[node.name].whole()
+        if copied:
+            self.norms.append(Op(kind=int(Kind.GATHER), layer=layer))
+        self.emit(kind, source, end, layer=layer, groups=groups, **_window(*window))
         self.drop(source, *filter(None, [end.added]))
 
     def by_kernels(self, node: Conv2d | Linear) -> bool:
@@ -196,7 +200,7 @@ class Single:
         a, b = node.inputs
         end = self.end(node.name, norm=False, add=False)
         times, by_channel = isinstance(node, Mul), self.shapes[a] != self.shapes[b]
-        self.emit(Kind.SINGLE_MAP, a, end, b=View(self.values[b].at()), kernel=int(times), stride=int(by_channel))
+        self.emit(Kind.SINGLE_MAP, a, end, b=View(self.values[b].at()), kh=int(times), sh=int(by_channel))
         self.drop(a, b)
 
     def concat(self, node: Node) -> None:
@@ -213,7 +217,7 @@ class Single:
         assert isinstance(node, Pad)
         self.free.pop(self.shapes[node.name], None)  # what was used before may hold other than 0 at the edges,
         self.left[node.name] += 1  # and nothing else may write there
-        self.emit(Kind.SINGLE_COPY, node.inputs[0], End(node.name), padding=node.top, accumulate=node.left)
+        self.emit(Kind.SINGLE_COPY, node.inputs[0], End(node.name), ph=node.top, pw=node.left)
         self.drop(node.inputs[0])
 
     def pool(self, node: Node) -> None:
@@ -251,10 +255,10 @@ def runs(net: Net) -> bool:
     return all(type(node) in MAKE for node in net.nodes)
 
 
-def _window(kernel: Any, stride: Any, padding: Any) -> dict[str, int]:
-    """Fields of an operation, named after those of src/single.h."""
+def _window(kernel: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
+    """Fields of an operation."""
     (kh, kw), (sh, sw), (ph, pw) = pair(kernel), pair(stride), pair(padding)
-    return {"kernel": kh, "band": kw, "stride": sh, "count": sw, "padding": ph, "accumulate": pw}
+    return {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "ph": ph, "pw": pw}
 
 
 def _image(shape: Shape) -> tuple[int, int, int]:

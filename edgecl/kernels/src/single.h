@@ -4,13 +4,10 @@
 // a row of them: [C][h·w | zeros]. In front of the first plane lie zeros too, so that a row above or below the image is read as
 // 0 without a test. What has one pixel a channel is flat: [C]. A pointer to an image is one to its first pixel.
 //
-// Fields of an operation here: `kernel`, `stride` and `padding` are of the height, `band`, `count` and `accumulate` the same
-// three of the width; `flag` is the activation at its end; `norm` a batch norm's scale and shift; `b` a second operand.
+// Fields of an operation here: `flag` is the activation at its end, `norm` a batch norm's scale and shift, `b` a second operand.
 #pragma once
-#include "abi.h"
-#include "pool.h"
-#include "simd.h"
-#include <cmath>
+#include "elementwise.h"
+#include <limits>
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -34,34 +31,21 @@ struct Plane {  // floats from one channel to the next, and what of them is pixe
     Plane(int h, int w) : pixels(static_cast<long>(h) * w), gap(pixels == 1 ? 1 : up(pixels + w)) {}
 };
 
-struct Window {
-    int kh, kw, sh, sw, ph, pw;
-    explicit Window(const Op& op)
-        : kh(op.kernel), kw(op.band), sh(op.stride), sw(op.count), ph(op.padding), pw(op.accumulate) {}
-    bool one_to_one() const { return kh == 1 && kw == 1 && sh == 1 && sw == 1 && ph == 0 && pw == 0; }
-};
-
-enum Activation : int32_t { LINEAR, RELU, RELU6, HARDSIGMOID, HARDSWISH, SIGMOID, SILU };
-
-EDGECL_INLINE vf relu6(vf x) {
-    vf y = relu(x);
-    return y > 6 ? splat(6.f) : y;
+inline bool one_to_one(const Op& op) {
+    return op.kh == 1 && op.kw == 1 && op.sh == 1 && op.sw == 1 && op.ph == 0 && op.pw == 0;
 }
 
-inline vf sigmoid(vf x) {
-    for (int i = 0; i < V; i++) x[i] = 1.f / (1.f + std::exp(-x[i]));
-    return x;
-}
+enum Activation : int32_t { LINEAR, RELU, RELU6, CURVED };  // CURVED + a Curve
 
-EDGECL_INLINE vf activate(vf x, int32_t kind) {
-    switch (kind) {
-        case RELU: return relu(x);
-        case RELU6: return relu6(x);
-        case HARDSIGMOID: return relu6(x + 3.f) * (1.f / 6);
-        case HARDSWISH: return x * (relu6(x + 3.f) * (1.f / 6));
-        case SIGMOID: return sigmoid(x);
-        case SILU: return x * sigmoid(x);
-        default: return x;
+EDGECL_INLINE vf finished(vf x, int32_t activation) {
+    switch (activation) {
+        case LINEAR: return x;
+        case RELU: return clamp(x, vf{}, splat(std::numeric_limits<float>::infinity()));
+        case RELU6: return clamp(x, vf{}, splat(6.f));
+        case CURVED + HARDSIGMOID: return curve<HARDSIGMOID>(x);
+        case CURVED + HARDSWISH: return curve<HARDSWISH>(x);
+        case CURVED + SIGMOID: return curve<SIGMOID>(x);
+        default: return curve<SILU>(x);
     }
 }
 
@@ -87,7 +71,7 @@ struct Finish {
         vf y = sums * a + b;
         const long at = o * gap + i;
         if (added) y += ld(added + at);
-        y = activate(y, activation);
+        y = finished(y, activation);
         if (i + V > pixels) {
             vi lane{};
             for (int l = 0; l < V; l++) lane[l] = l;  // a constant once compiled
@@ -99,7 +83,7 @@ struct Finish {
     void put_one(float sum, int o) const {  // one pixel a channel
         vf y{};
         y[0] = sum * factor(o) + offset(o) + (added ? added[o] : 0.f);
-        out[o] = activate(y, activation)[0];
+        out[o] = finished(y, activation)[0];
     }
 };
 

@@ -8,22 +8,22 @@ namespace edgecl {
 namespace EDGECL_NS {
 
 // Rows [c][tap] of the pixels that each tap sees, `gap` floats apart.
-inline void windows(const Op& op, const Window& win, float* to, long gap) {
+inline void windows(const Op& op, float* to, long gap) {
     const Plane in(op.h, op.w);
-    const int taps = win.kh * win.kw;
+    const int taps = op.kh * op.kw;
     parallel(1L * op.c * taps, 4.0 * op.c * taps * op.ho * op.wo, [&](long first, long last) {
         for (long row = first; row < last; row++) {
             const float* from = op.a.x + row / taps * in.gap;
-            const int i = static_cast<int>(row % taps) / win.kw - win.ph, j = static_cast<int>(row % taps) % win.kw - win.pw;
+            const int i = static_cast<int>(row % taps) / op.kw - op.ph, j = static_cast<int>(row % taps) % op.kw - op.pw;
             float* __restrict out = to + row * gap;
             std::memset(out, 0, sizeof(float) * gap);
-            const int low = j < 0 ? (win.sw - 1 - j) / win.sw : 0;  // the first output whose tap is within the row
-            const int high = j < op.w ? std::min(op.wo, (op.w - 1 - j) / win.sw + 1) : 0;
+            const int low = j < 0 ? (op.sw - 1 - j) / op.sw : 0;  // the first output whose tap is within the row
+            const int high = j < op.w ? std::min(op.wo, (op.w - 1 - j) / op.sw + 1) : 0;
             for (int y = 0; y < op.ho; y++, out += op.wo) {
-                const int iy = y * win.sh + i;
+                const int iy = y * op.sh + i;
                 if (iy < 0 || iy >= op.h) continue;
                 const float* __restrict line = from + static_cast<long>(iy) * op.w + j;
-                for (int x = low; x < high; x++) out[x] = line[x * win.sw];
+                for (int x = low; x < high; x++) out[x] = line[x * op.sw];
             }
         }
     });
@@ -125,12 +125,11 @@ inline void pixel1(const Op& op, const Rows& s, const Finish& f, int o) {
 
 inline void single_conv(const Op& op) {
     const Finish f(op);
-    const Window win(op);
-    Rows s{op.a.x, Plane(op.h, op.w).gap, win.kh * win.kw};
-    if (!win.one_to_one()) {
+    Rows s{op.a.x, Plane(op.h, op.w).gap, op.kh * op.kw};
+    if (!one_to_one(op)) {
         s.gap = f.pixels == 1 ? 1 : up(f.pixels);
         float* rows = scratch_b.get(static_cast<std::size_t>(s.gap) * op.c * s.taps);
-        windows(op, win, rows, s.gap);
+        windows(op, rows, s.gap);
         s.x = rows;
     }
     parallel(op.o, 1.0 * op.layer->forward.n * s.taps * f.pixels, [&](long first, long last) {

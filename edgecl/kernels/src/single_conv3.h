@@ -120,7 +120,7 @@ inline void quarter(const Op& op, const Quarters& q, float* to) {
 
 inline Taps3 taps3(const Op& op) {
     const long w = op.wo;
-    if (op.stride == 1) return {op.a.x, Plane(op.h, op.w).gap, {{-w, 0, w}, {}}};
+    if (op.sh == 1) return {op.a.x, Plane(op.h, op.w).gap, {{-w, 0, w}, {}}};
     const Quarters q(op.ho, op.wo);
     float* x = scratch_b.get(q.floats(op.c));
     quarter(op, q, x);
@@ -138,7 +138,7 @@ inline void single_conv3(const Op& op) {
             const int a = m.rowptr[o], n = m.rowptr[o + 1] - a;
             Taps3 t = taps;
             t.x += group_start(op, o) * t.gap;
-            if (op.stride == 1) channel3<false>(t, m.col + a, m.w + 9L * a, n, c, f, o);
+            if (op.sh == 1) channel3<false>(t, m.col + a, m.w + 9L * a, n, c, f, o);
             else channel3<true>(t, m.col + a, m.w + 9L * a, n, c, f, o);
         }
     });

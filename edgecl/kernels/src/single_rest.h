@@ -11,20 +11,20 @@ inline void single_in(const Op& op) {  // `host` [C][H][W]
     for (int c = 0; c < op.c; c++) std::memcpy(op.out + c * out.gap, op.host + c * out.pixels, sizeof(float) * out.pixels);
 }
 
-// An image into larger ones from row `padding` and column `accumulate` on, or, with `flag`, into [C][H][W] without gaps.
+// An image into larger ones from row `ph` and column `pw` on, or, with `flag`, into [C][H][W] without gaps.
 inline void single_copy(const Op& op) {
     const Plane in(op.h, op.w), larger(op.ho, op.wo);
     const long gap = op.flag ? in.pixels : larger.gap;
     const int pitch = op.flag ? op.w : op.wo;
     for (int c = 0; c < op.c; c++)
         for (int y = 0; y < op.h; y++)
-            std::memcpy(op.out + c * gap + static_cast<long>(y + op.padding) * pitch + op.accumulate,
+            std::memcpy(op.out + c * gap + static_cast<long>(y + op.ph) * pitch + op.pw,
                         op.a.x + c * in.gap + static_cast<long>(y) * op.w, sizeof(float) * op.w);
 }
 
-// activation(norm(a) + b), or (`kernel`) activation(norm(a × b)); b is of the same shape, or (`stride`) one value a channel.
+// activation(norm(a) + b), or (`kh`) activation(norm(a × b)); b is of the same shape, or (`sh`) one value a channel.
 inline void single_map(const Op& op) {
-    const bool times = op.kernel != 0, by_channel = op.stride != 0;
+    const bool times = op.kh != 0, by_channel = op.sh != 0;
     Finish f(op);
     if (times) f.added = nullptr;
     parallel(op.c, 2.0 * op.c * f.pixels, [&](long first, long last) {
@@ -45,26 +45,25 @@ inline void single_map(const Op& op) {
 
 EDGECL_INLINE float larger(float best, float x) { return x > best || x != x ? x : best; }
 
-inline float pooled(const Op& op, const Window& win, const float* x, int y, int z) {
-    const int top = y * win.sh - win.ph, left = z * win.sw - win.pw;
+inline float pooled(const Op& op, const float* x, int y, int z) {
+    const int top = y * op.sh - op.ph, left = z * op.sw - op.pw;
     float best = -std::numeric_limits<float>::infinity(), total = 0;
-    for (int i = top < 0 ? 0 : top; i < top + win.kh && i < op.h; i++)
-        for (int j = left < 0 ? 0 : left; j < left + win.kw && j < op.w; j++) {
+    for (int i = top < 0 ? 0 : top; i < top + op.kh && i < op.h; i++)
+        for (int j = left < 0 ? 0 : left; j < left + op.kw && j < op.w; j++) {
             const float v = x[static_cast<long>(i) * op.w + j];
             best = larger(best, v), total += v;
         }
-    return op.flag ? best : total / static_cast<float>(win.kh * win.kw);
+    return op.flag ? best : total / static_cast<float>(op.kh * op.kw);
 }
 
 // Largest (`flag`) or mean value of each window; of a mean, what is past the edge counts as 0.
 inline void single_pool(const Op& op) {
-    const Window win(op);
     const Plane in(op.h, op.w), out(op.ho, op.wo);
-    parallel(op.c, 1.0 * op.c * out.pixels * win.kh * win.kw, [&](long first, long last) {
+    parallel(op.c, 1.0 * op.c * out.pixels * op.kh * op.kw, [&](long first, long last) {
         for (long c = first; c < last; c++)
             for (int y = 0; y < op.ho; y++)
                 for (int z = 0; z < op.wo; z++)
-                    op.out[c * out.gap + static_cast<long>(y) * op.wo + z] = pooled(op, win, op.a.x + c * in.gap, y, z);
+                    op.out[c * out.gap + static_cast<long>(y) * op.wo + z] = pooled(op, op.a.x + c * in.gap, y, z);
     });
 }
 
