@@ -24,6 +24,7 @@ ENGINES = [
     pytest.param(("torch", {"device": "cpu", "together": True}), id="torch-together"),
     pytest.param(("native", {"threads": 1}), id="native"),
     pytest.param(("native", {"threads": 3}), id="native-threads"),
+    pytest.param(("numpy", {}), id="numpy"),
     pytest.param(("torch", {"device": "cuda"}), id="torch-cuda", marks=needs_cuda),
     pytest.param(("torch", {"device": "cuda", "together": False}), id="torch-cuda-apart", marks=needs_cuda),
 ]
