@@ -8,7 +8,25 @@ import torch
 import torch.nn.functional as F
 
 from edgecl.nets.graph import Net
-from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.nets.nodes import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Hardsigmoid,
+    Hardswish,
+    Linear,
+    Mul,
+    Node,
+    Pad,
+    Pool,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+)
 from edgecl.types import ConfigError
 
 Tensors = Mapping[str, torch.Tensor]
@@ -40,7 +58,17 @@ def _batch_norm(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Ten
 
 def _pool(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
     assert isinstance(n, Pool)
-    return (F.max_pool2d if n.kind == "max" else F.avg_pool2d)(x, n.kernel, n.stride)
+    return (F.max_pool2d if n.kind == "max" else F.avg_pool2d)(x, n.kernel, n.stride, n.padding)
+
+
+def _global_pool(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(n, GlobalPool)
+    return x.mean((2, 3), keepdim=n.keep)
+
+
+def _pad(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
+    assert isinstance(n, Pad)
+    return F.pad(x, (n.left, n.right, n.top, n.bottom))
 
 
 RENDER: dict[type[Node], Callable[..., torch.Tensor]] = {
@@ -48,9 +76,17 @@ RENDER: dict[type[Node], Callable[..., torch.Tensor]] = {
     Linear: _linear,
     BatchNorm: _batch_norm,
     Relu: lambda n, p, sizes, x: F.relu(x),
+    Relu6: lambda n, p, sizes, x: F.relu6(x),
+    Hardsigmoid: lambda n, p, sizes, x: F.hardsigmoid(x),
+    Hardswish: lambda n, p, sizes, x: F.hardswish(x),
+    Sigmoid: lambda n, p, sizes, x: torch.sigmoid(x),
+    Silu: lambda n, p, sizes, x: F.silu(x),
     Add: lambda n, p, sizes, a, b: a + b,
+    Mul: lambda n, p, sizes, a, b: a * b,
+    Concat: lambda n, p, sizes, *xs: torch.cat(xs, 1),
+    Pad: _pad,
     Pool: _pool,
-    GlobalPool: lambda n, p, sizes, x: x.mean((2, 3)),
+    GlobalPool: _global_pool,
     Flatten: lambda n, p, sizes, x: x.flatten(1),
 }
 

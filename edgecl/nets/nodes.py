@@ -171,7 +171,7 @@ class Mul(Node):
 
     def out_shape(self, *shapes: Shape) -> Shape:
         a, b = shapes
-        if b not in (a, (a[0], 1, 1)):
+        if b != a and (len(a) != 3 or b != (a[0], 1, 1)):
             raise ConfigError(f"node {self.name}: can't multiply {a} by {b}")
         return a
 

@@ -7,25 +7,53 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from edgecl.nets import Net
-from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.nets.nodes import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Hardsigmoid,
+    Hardswish,
+    Linear,
+    Mul,
+    Node,
+    Pad,
+    Pool,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+    pair,
+)
 from edgecl.types import Pass
 
 T = torch.Tensor
 P = dict[str, T]
 
 
-def _taps(x: T, kernel: int, stride: int) -> T:
-    """[kernel², N, C, H', W']: what each tap of a window sees."""
-    h, w = ((n - kernel) // stride + 1 for n in x.shape[2:])
-    seen = [x[:, :, i : i + stride * h : stride, j : j + stride * w : stride] for i in range(kernel) for j in range(kernel)]
-    return torch.stack([s[:, :, :h, :w] for s in seen])
+def _taps(x: T, node: Conv2d | Pool, outside: float = 0.0) -> T:
+    """[kh · kw, N, C, H', W']: what each tap of a window sees; `outside` stands around the image."""
+    (kh, kw), (sh, sw), (ph, pw) = (pair(v) for v in (node.kernel, node.stride, node.padding))
+    x = _framed(x, (pw, pw, ph, ph), outside)
+    h, w = (x.shape[2] - kh) // sh + 1, (x.shape[3] - kw) // sw + 1
+    return torch.stack([x[:, :, i : i + sh * h : sh, j : j + sw * w : sw][:, :, :h, :w] for i in range(kh) for j in range(kw)])
+
+
+def _framed(x: T, sides: tuple[int, int, int, int], value: float) -> T:
+    """The image in the middle of a larger one; sides are left, right, top, bottom."""
+    left, right, top, bottom = sides
+    n, c, h, w = x.shape
+    out = torch.full((n, c, top + h + bottom, left + w + right), value, dtype=x.dtype)
+    out[:, :, top : top + h, left : left + w] = x
+    return out
 
 
 def _conv2d(n: Conv2d, p: P, train: bool, x: T) -> T:
-    taps = _taps(F.pad(x, [n.padding] * 4), n.kernel, n.stride)
+    taps = _taps(x, n)
     k, batch, c, h, w = taps.shape
     taps = taps.reshape(k, batch, n.groups, c // n.groups, h, w)
     weight = p[f"{n.name}.weight"].reshape(n.groups, n.out // n.groups, c // n.groups, k)
@@ -55,8 +83,21 @@ def _batch_norm(n: BatchNorm, p: P, train: bool, x: T) -> T:
 
 
 def _pool(n: Pool, p: P, train: bool, x: T) -> T:
-    taps = _taps(x, n.kernel, n.stride)
-    return taps.max(0).values if n.kind == "max" else taps.mean(0)
+    return _taps(x, n, -torch.inf).max(0).values if n.kind == "max" else _taps(x, n).mean(0)
+
+
+def _global_pool(n: GlobalPool, p: P, train: bool, x: T) -> T:
+    mean = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+    return mean.reshape(*mean.shape, 1, 1) if n.keep else mean
+
+
+def _logistic(x: T) -> T:
+    return 1 / (1 + torch.exp(-x))
+
+
+def _within(x: T, high: float) -> T:
+    """From 0 to `high`, and flat beyond."""
+    return torch.where(x > high, high, torch.where(x > 0, x, 0))
 
 
 OPS: dict[type[Node], Callable[..., T]] = {
@@ -64,9 +105,17 @@ OPS: dict[type[Node], Callable[..., T]] = {
     Linear: _linear,
     BatchNorm: _batch_norm,
     Relu: lambda n, p, train, x: torch.where(x > 0, x, 0),
+    Relu6: lambda n, p, train, x: _within(x, 6),
+    Hardsigmoid: lambda n, p, train, x: _within(x + 3, 6) / 6,
+    Hardswish: lambda n, p, train, x: x * _within(x + 3, 6) / 6,
+    Sigmoid: lambda n, p, train, x: _logistic(x),
+    Silu: lambda n, p, train, x: x * _logistic(x),
     Add: lambda n, p, train, a, b: a + b,
+    Mul: lambda n, p, train, a, b: a * b,
+    Concat: lambda n, p, train, *xs: torch.cat(xs, 1),
+    Pad: lambda n, p, train, x: _framed(x, (n.left, n.right, n.top, n.bottom), 0.0),
     Pool: _pool,
-    GlobalPool: lambda n, p, train, x: x.sum((2, 3)) / (x.shape[2] * x.shape[3]),
+    GlobalPool: _global_pool,
     Flatten: lambda n, p, train, x: x.reshape(len(x), -1),
 }
 

@@ -11,13 +11,27 @@ import numpy as np
 import pytest
 import reference_net
 import torch
-from engine_cases import NETS, PASSES, branched, data, error, gradients, on_engines, on_nets, run, start, weights_for
+from engine_cases import (
+    NETS,
+    PASSES,
+    branched,
+    data,
+    error,
+    gated,
+    gradients,
+    on_engines,
+    on_nets,
+    run,
+    skip_new,
+    start,
+    weights_for,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecl.engines.torch_ops import render
 from edgecl.nets import Net
-from edgecl.nets.nodes import BatchNorm, Conv2d, Flatten, Linear, Node, Pool, Shape
+from edgecl.nets.nodes import BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pad, Pair, Pool, Shape, pair
 from edgecl.types import Pass
 
 Setting = tuple[str, Mapping[str, Any]]
@@ -33,17 +47,25 @@ def probe(node: Node, shapes: tuple[Shape, ...]) -> Net:
 
     So the weight gradients of those convolutions are products of the op's input gradient.
     """
-    flat = [len(s) == 1 for s in shapes]
-    images = [(*s, 1, 1) if f else s for s, f in zip(shapes, flat, strict=True)]
-    nodes: list[Node] = []
-    for i, (shape, is_flat) in enumerate(zip(images, flat, strict=True)):
-        nodes.append(Conv2d(f"in{i}", ("x",), shape[0], 1))
-        nodes += [Flatten(f"flat{i}", (f"in{i}",))] * is_flat
-    nodes.append(replace(node, inputs=tuple(f"flat{i}" if f else f"in{i}" for i, f in enumerate(flat))))
+    sources = [source(i, shape, shapes[0]) for i, shape in enumerate(shapes)]
+    nodes = [n for source in sources for n in source]
+    nodes.append(replace(node, inputs=tuple(source[-1].name for source in sources)))
     size, out = prod(node.out_shape(*shapes)), "out"
     nodes.append(Flatten(out, (node.name,)))
-    channels = sum(s[0] for s in images)
-    return Net("probe", (channels, *images[0][1:]), size, tuple(nodes), out, out)
+    return Net("probe", (sum(s[0] for s in shapes), *picture(shapes)), size, tuple(nodes), out, out)
+
+
+def source(i: int, shape: Shape, first: Shape) -> list[Node]:
+    """Nodes that take input i of a probe from its picture."""
+    pick = Conv2d(f"in{i}", ("x",), shape[0], 1)
+    if len(shape) == 1:
+        return [pick, Flatten(f"flat{i}", (pick.name,))]
+    return [pick] if shape[1:] == first[1:] else [pick, GlobalPool(f"mean{i}", (pick.name,), keep=True)]  # a scale a channel
+
+
+def picture(shapes: tuple[Shape, ...]) -> tuple[int, int]:
+    """Height and width that hold the inputs of one op."""
+    return (shapes[0][1], shapes[0][2]) if len(shapes[0]) == 3 else (1, 1)
 
 
 def copying(net: Net, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -53,6 +75,12 @@ def copying(net: Net, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays[name] = np.eye(channels, dtype=np.float32)[at : at + out].reshape(out, channels, 1, 1)
         at += out
     return arrays
+
+
+def laid_out(a: np.ndarray, first: Shape) -> np.ndarray:
+    """An input of a probe, in its picture: a flat one is a pixel, a scale a channel fills the picture."""
+    a = a.reshape(*a.shape[:2], 1, 1) if a.ndim == 2 else a
+    return np.broadcast_to(a, (*a.shape[:2], *picture((first,))))
 
 
 def check_probe(setting: Setting, net: Net, x: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
@@ -75,7 +103,7 @@ def distinct(net: Net) -> Iterator[tuple[Node, tuple[Shape, ...]]]:
     """Nodes that differ in more than their names."""
     seen = set()
     for node, shapes in net.walk():
-        key = (replace(node, name="", inputs=("",) * node.arity), shapes)
+        key = (replace(node, name="", inputs=("",) * len(node.inputs)), shapes)
         if key not in seen:
             seen.add(key)
             yield node, shapes
@@ -97,8 +125,9 @@ def activations() -> dict[str, dict[str, torch.Tensor]]:
 @on_engines
 @pytest.mark.parametrize(("net", "node", "shapes"), CASES)
 def test_node_by_node(engine: Setting, net: Net, node: Node, shapes: tuple[Shape, ...], activations: Any) -> None:
+    skip_new(engine, net)
     alone = probe(node, shapes)
-    inputs = [activations[net.name][i].numpy().reshape(N, -1, *alone.input[1:]) for i in node.inputs]
+    inputs = [laid_out(activations[net.name][i].numpy(), shapes[0]) for i in node.inputs]
     weights = {k: v for k, v in weights_for(net).items() if k.rsplit(".", 1)[0] == node.name}
     check_probe(engine, alone, np.concatenate(inputs, axis=1).astype(np.float32), copying(alone, weights))
 
@@ -110,11 +139,18 @@ def test_any_geometry(engine: Setting, data: st.DataObject) -> None:
     def whole(low: int, high: int) -> int:
         return data.draw(st.integers(low, high))
 
-    groups, kernel, stride = whole(1, 3), whole(1, 4), whole(1, 3)
-    shape = (groups * whole(1, 3), whole(kernel, 9), whole(kernel, 9))
-    conv = Conv2d("n", ("x",), groups * whole(1, 3), kernel, stride, whole(0, 2), groups, data.draw(st.booleans()))
-    pool = Pool("n", ("x",), data.draw(st.sampled_from(["max", "avg"])), kernel, stride)
-    node = data.draw(st.sampled_from([conv, pool, BatchNorm("n", ("x",)), Linear("n", ("x",), 7)]))
+    def two(low: int, high: int) -> Pair:
+        """Two numbers, or one where the native engine can't take two yet."""
+        return whole(low, high) if engine[0] == "native" else (whole(low, high), whole(low, high))
+
+    groups, kernel, stride = whole(1, 3), two(1, 4), two(1, 3)
+    kh, kw = pair(kernel)
+    shape = (groups * whole(1, 3), whole(kh, 9), whole(kw, 9))
+    conv = Conv2d("n", ("x",), groups * whole(1, 3), kernel, stride, two(0, 2), groups, data.draw(st.booleans()))
+    around = 0 if engine[0] == "native" else (whole(0, kh // 2), whole(0, kw // 2))
+    pool = Pool("n", ("x",), data.draw(st.sampled_from(["max", "avg"])), kernel, stride, around)
+    pad = [] if engine[0] == "native" else [Pad("n", ("x",), whole(0, 2), whole(0, 2), whole(0, 2), whole(0, 2))]
+    node = data.draw(st.sampled_from([conv, pool, BatchNorm("n", ("x",)), Linear("n", ("x",), 7), *pad]))
     net = probe(node, (shape[:1],) if isinstance(node, Linear) else (shape,))
     n = 16 if isinstance(node, BatchNorm) else whole(1, 4)  # of few samples the variance may be as good as 0
     x = np.random.default_rng(whole(0, 999)).normal(size=(n, *net.input)).astype(np.float32)
@@ -151,9 +187,9 @@ def test_a_whole_net_errs_at_most_twice_as_much_as_torch(engine: Setting, net: N
 
 @on_engines
 @pytest.mark.parametrize("how", PASSES)
-def test_gradients_are_finite_differences(engine: Setting, how: str) -> None:
+@pytest.mark.parametrize("net", [branched(), gated()], ids=lambda net: net.name)
+def test_gradients_are_finite_differences(engine: Setting, net: Net, how: str) -> None:
     """Of the reference's loss in float64, for a dozen weights an array: nothing here trusts a backward pass."""
-    net = branched()
     x, d = data(net, (5, 4, 6))
     made = start(engine, net, momentum=0.5)
     run(made, x, PASSES[how])
