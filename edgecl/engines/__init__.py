@@ -60,7 +60,7 @@ def pick(name: str, device: str = "cpu", precision: str = "fp32") -> Choice:
         return Choice("native", f"its kernels run here ({kernels.load().isa})")
     except ConfigError as e:
         lack = str(e).removeprefix("engine native: ")
-        return Choice("numpy", f"native can't run: {lack}", f"the numpy engine runs, which is slow, since {lack}")
+        return Choice("numpy", f"native can't run: {lack}", f"native engine: {lack}; until then the slow numpy engine runs")
 
 
 def make_engine(name: str, net: Net, **options: Any) -> Engine:

@@ -6,6 +6,7 @@ is not to be had.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class NumpyEngine:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        """`threads` plays no part: numpy's linear algebra reads OMP_NUM_THREADS and its like when Python starts."""
+        """`threads` plays no part: numpy's linear algebra reads OPENBLAS_NUM_THREADS, or its like, when it loads."""
         for key, value, only in (("engine.device", device, "cpu"), ("engine.precision", precision, "fp32")):
             if value != only:
                 raise ConfigError(f"{key}: {value!r}, but the numpy engine has only {only}; engine.name=torch may have it")
@@ -213,7 +214,7 @@ class NumpyEngine:
         return np.asarray(a)
 
     def place(self) -> dict[str, Any]:
-        return {"threads": None, "isa": f"numpy's ({_linear_algebra()})", "accelerator": None}
+        return {"threads": _threads(), "isa": f"numpy's ({_linear_algebra()})", "accelerator": None}
 
     def nonfinite(self) -> str | None:
         ordered = [*self.net.buffers(), *self.net.weights()]
@@ -222,6 +223,12 @@ class NumpyEngine:
 
 def _split(a: F32, rows: list[int]) -> list[F32]:
     return np.split(a, np.cumsum(rows)[:-1])
+
+
+def _threads() -> int | None:
+    """Of numpy's linear algebra, where it was told at the start: the command line tells it 1."""
+    said = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    return int(said) if said.isdigit() else None
 
 
 def _linear_algebra() -> str:

@@ -120,11 +120,11 @@ def _no_way_back(d: F32) -> Pulled:
 
 
 def _sum(a: F32, axes: tuple[int, ...]) -> F32:
-    total: F32 = np.sum(a, axis=axes, dtype=np.float64).astype(a.dtype)
+    total: F32 = np.asarray(np.sum(a, axis=axes, dtype=np.float64)).astype(a.dtype)
     return total
 
 
-def _elementwise(f: Callable[[F32], F32], slope: Callable[[F32], Any]) -> Callable[..., Found]:
+def _elementwise(f: Callable[[F32], Any], slope: Callable[[F32], Any]) -> Callable[..., Found]:
     """An activation, from itself and its derivative."""
 
     def op(node: Node, own: Arrays, train: bool, x: F32) -> Found:
@@ -134,16 +134,19 @@ def _elementwise(f: Callable[[F32], F32], slope: Callable[[F32], Any]) -> Callab
 
 
 def _relu6(x: F32) -> F32:
-    return np.minimum(np.maximum(x, 0), 6)  # not clip: NaN passes either way, but so it is plain
+    y: F32 = np.minimum(np.maximum(x, 0), 6)
+    return y
 
 
 def _sigmoid(x: F32) -> F32:
-    return np.tanh(x * 0.5) * 0.5 + 0.5  # 1 / (1 + e⁻ˣ), without its overflow
+    y: F32 = np.tanh(x * 0.5) * 0.5 + 0.5  # 1 / (1 + e⁻ˣ), without its overflow
+    return y
 
 
 def _silu_slope(x: F32) -> F32:
     s = _sigmoid(x)
-    return s * (1 + x * (1 - s))
+    slope: F32 = s * (1 + x * (1 - s))
+    return slope
 
 
 def _add(node: Node, own: Arrays, train: bool, a: F32, b: F32) -> Found:
