@@ -21,6 +21,8 @@ FLAGS = (
     "-fPIC",
     "-pthread",
     "-fvisibility-inlines-hidden",
+    "-fno-exceptions",  # a plain C ABI: nothing of libstdc++ but memory and threads' ends
+    "-fno-threadsafe-statics",
     "-ffp-contract=fast",  # multiply-adds in one rounding; the order of sums is never changed
     "-fno-math-errno",
     "-fno-trapping-math",
