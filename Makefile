@@ -1,4 +1,4 @@
-.PHONY: demo test lint
+.PHONY: demo test lint wheels sanitize arm
 
 # The main job on real data: five tasks of two digits each, at a 23rd of the dense cost, beside the dense run.
 demo:
@@ -9,3 +9,15 @@ test:
 
 lint:
 	ruff check . && ruff format --check . && mypy
+
+# For x86-64 and 64-bit Arm, into dist/; then as a user installs them.
+wheels:
+	PYTHON=python tools/wheels && PYTHON=python tools/test_wheel
+
+# The kernel tests under the address and undefined-behaviour sanitizers.
+sanitize:
+	PYTHON=python tools/sanitize
+
+# The kernel tests on emulated Arm processors.
+arm:
+	PYTHON=python tools/arm

@@ -11,7 +11,8 @@ from setuptools.command.build_py import build_py
 VERSION = re.search(r'__version__ = "([^"]+)"', Path("edgecl/__init__.py").read_text())
 assert VERSION, "edgecl/__init__.py has no __version__"
 
-build_into = runpy.run_path("edgecl/kernels/build.py")["build_into"]
+built = runpy.run_path("edgecl/kernels/build.py")
+build_into, LIBRARY = built["build_into"], built["LIBRARY"]
 
 
 class BuildKernels(Command):  # type: ignore[misc]
@@ -35,7 +36,10 @@ class BuildPy(build_py):  # type: ignore[misc]
 
     def run(self) -> None:
         super().run()
-        build_into(Path("edgecl/kernels") if self.editable_mode else Path(self.build_lib, "edgecl", "kernels"))
+        folder = Path("edgecl/kernels") if self.editable_mode else Path(self.build_lib, "edgecl", "kernels")
+        if not self.editable_mode:
+            (folder / LIBRARY).unlink(missing_ok=True)  # of another build, for another machine perhaps
+        build_into(folder)
 
 
 class PlatformWheel(bdist_wheel):  # type: ignore[misc]

@@ -82,7 +82,7 @@ def start(path: Path, args: argparse.Namespace) -> subprocess.Popen[bytes]:
 def work(path: Path, args: argparse.Namespace) -> int:
     """One run from the queue, from its start or its newest snapshot, to its record."""
     from edgecl import config as configs
-    from edgecl import session
+    from edgecl import environment, session
     from edgecl.train import train
 
     run = args.out / path.stem
@@ -97,11 +97,12 @@ def work(path: Path, args: argparse.Namespace) -> int:
     for event in train(setup, state):
         if isinstance(event, dict):
             print(json.dumps(event), flush=True)
-    record(run, args.out / "records" / path.stem, session.result(setup, state), args.commit)
+    processor = state.engine.place()["accelerator"] or environment.cpu_name()
+    record(run, args.out / "records" / path.stem, session.result(setup, state), args.commit, processor)
     return 0
 
 
-def record(run: Path, folder: Path, result: dict[str, Any], commit: str) -> None:
+def record(run: Path, folder: Path, result: dict[str, Any], commit: str, processor: str) -> None:
     """The run's small files, side by side; result.json last, since it marks the record whole."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
@@ -110,17 +111,8 @@ def record(run: Path, folder: Path, result: dict[str, Any], commit: str) -> None
     config["config"]["data"]["root"] = ""  # a path of the machine, of no use to others
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    said = {**result, "run": folder.name, "date": date, "commit": commit or config["environment"]["commit"], "device": device()}
+    said = {**result, "run": folder.name, "date": date, "commit": commit or config["environment"]["commit"], "device": processor}
     (folder / "result.json").write_text(json.dumps(said, indent=1) + "\n")
-
-
-def device() -> str:
-    """The GPU's name, or the CPU's."""
-    import torch
-
-    from edgecl import environment
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else environment.cpu_name()
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, object]:
     loop, alone = statistics.median(steps) * 1e3, statistics.median(repeat(setup, state, 10 if args.quick else 100)) * 1e3
     return {
         "net": f"resnet18 w{setup.config.net.width or 64}",
+        "engine": setup.config.engine.name,
         **state.engine.place(),
         "precision": args.precision,
         "sparsity": setup.config.mask.sparsity,

@@ -90,7 +90,7 @@ class DgmConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    name: str = "torch"
+    name: str = "auto"  # the best that runs here; a run records which one that was
     device: str = "cpu"
     threads: int = 0  # 0: the engine's choice
     precision: str = "fp32"  # on CUDA also "tf32", "bf16"

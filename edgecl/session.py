@@ -16,7 +16,7 @@ from edgecl import state as states
 from edgecl.config import Config
 from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
-from edgecl.engines import Engine, make_engine
+from edgecl.engines import Engine, make_engine, pick
 from edgecl.forecast import Meter, Workload, method_of, simulate
 from edgecl.layout import masked_layers
 from edgecl.ledger import Ledger
@@ -38,8 +38,13 @@ def read_stream(config: Config) -> Stream:
 
 
 def make(config: Config, stream: Stream, pinned: Collection[str]) -> Plan:
-    """The plan for a stream; see plan.make_plan."""
-    return plan.make_plan(config, workload(stream), pinned)
+    """The plan for a stream, with the engine's name settled, so that what is recorded says it; see plan.make_plan."""
+    return plan.make_plan(with_engine(config), workload(stream), pinned)
+
+
+def with_engine(config: Config) -> Config:
+    """A copy in which `engine.name` is no longer auto."""
+    return config.set("engine.name", pick(config.engine.name, config.engine.device, config.engine.precision).name)
 
 
 def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | None = None) -> tuple[Setup, State]:
@@ -170,9 +175,10 @@ def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
 
 def _engine(chosen: Plan) -> Engine:
     c = chosen.config
-    only_torch = {"deterministic": c.engine.deterministic} if c.engine.name == "torch" else {}
+    name = with_engine(c).engine.name  # auto, where a recorded configuration has no name
+    only_torch = {"deterministic": c.engine.deterministic} if name == "torch" else {}
     engine = make_engine(
-        c.engine.name,
+        name,
         chosen.net,
         **only_torch,
         device=c.engine.device,

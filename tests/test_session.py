@@ -13,7 +13,7 @@ import torch
 import yaml
 from run_cases import SPARCL, begun, configured, digits, finished, planned, ticks, to_end
 
-from edgecl import __version__, runfolder, session
+from edgecl import __version__, kernels, runfolder, session
 from edgecl.types import ConfigError, DataError, StoreError
 
 # ---- config.yaml ----
@@ -28,9 +28,10 @@ def test_the_record(tmp_path: Path) -> None:
     said = recorded(tmp_path / "run")
     assert said["config"] == setup.config.to_dict()
     assert said["config"]["method"] == {"name": "derpp", "alpha": 0.1, "beta": 0.5, "class_mask": "task", "forward": "separate"}
+    assert said["config"]["engine"]["name"] == "native"  # never auto
     assert said["plan"]["executed"] == setup.plan.ledger.executed
     assert said["environment"]["edgecl"] == __version__
-    place = {"threads": 1, "isa": torch.backends.cpu.get_cpu_capability(), "accelerator": None}
+    place = {"threads": 1, "isa": kernels.load().isa, "accelerator": None}
     assert {k: said["environment"][k] for k in place} == place == state.engine.place()
     assert said["data"]["samples"] == [100, 100]
 

@@ -46,7 +46,8 @@ def poison(state: State, name: str, at: int) -> None:
         done[0] += 1
         if done[0] == at:
             arrays = state.engine.arrays()
-            arrays[name].reshape(-1)[0] = np.nan
+            flat = arrays[name].reshape(-1)
+            flat[np.flatnonzero(flat)[0]] = np.nan  # a live one: a dead one may be skipped
             state.engine.load(arrays)
 
     state.engine.step = poisoned  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -65,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without × or α shows a question mark, and no traceback
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy loads: two threads on small products only wait
     try:
         code: Any = cli.main(args=list(sys.argv[1:] if args is None else args), prog_name="edgecl", standalone_mode=False)
         sys.stdout.flush()  # here, so that a reader who has gone is noticed

@@ -48,6 +48,7 @@ def examine() -> dict[str, Any]:
     """Plain values."""
     from edgecl import environment
     from edgecl.data import catalog
+    from edgecl.engines import AUTO, pick
     from edgecl.profiles import load_profile, profile_names
 
     host = load_profile("host")
@@ -58,6 +59,8 @@ def examine() -> dict[str, Any]:
         "usable_cores": host.cores,
         "memory_bytes": host.ram_bytes.value,
         "engines": _engines(),
+        "engine": pick(AUTO)._asdict(),
+        "kernels": _kernels(),
         "data": {r.name: str(r.where) if r.where else None for r in catalog()},
         "hints": {r.name: r.entry.hint for r in catalog() if not r.where},
         "profiles": {name: load_profile(name).title for name in profile_names()},
@@ -81,7 +84,7 @@ def _engines() -> dict[str, str]:
     from edgecl.engines import ENGINES
 
     torch = "ready" if find_spec("torch") else 'torch is not installed; pip install "edgecl[torch]"'
-    found = {"torch": torch, "native": _native()}
+    found = {"torch": torch, "native": _native(), "numpy": "ready (slow: no masked weight is skipped)"}
     return {name: found[name] for name in ENGINES}
 
 
@@ -95,6 +98,18 @@ def _native() -> str:
         return str(e).removeprefix("engine native: ")
 
 
+def _kernels() -> dict[str, Any] | None:
+    """The library, the instruction sets built in and whether they run here, the one in use and its samples a vector."""
+    from edgecl import kernels
+    from edgecl.types import ConfigError
+
+    try:
+        used = kernels.load()
+        return {"file": str(kernels.path()), "isas": kernels.isas(), "isa": used.isa, "lanes": used.lanes}
+    except ConfigError:
+        return None
+
+
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from edgecl.cli.text import size
 
@@ -106,6 +121,16 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "cpu", f"{found['cpu']}, {found['usable_cores']} of {found['cores']} cores usable"
     yield "instructions", " ".join([found["isa"], *found["features"]])
     yield "memory", size(memory) if memory else "unknown"
+    yield "default engine", f"{found['engine']['name']}: {found['engine']['why']}"
+    yield "kernels", _kernels_text(found["kernels"])
     yield "engines", "\n".join(f"{k}: {v}" for k, v in found["engines"].items())
     yield "data", "\n".join(f"{k}: {v or 'not here; ' + found['hints'][k]}" for k, v in found["data"].items())
     yield "profiles", "\n".join(f"{k}: {v}" for k, v in found["profiles"].items())
+
+
+def _kernels_text(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "none"
+    others = [name + " (not on this processor)" * (not here) for name, here in found["isas"].items() if name != found["isa"]]
+    also = f"; built in too: {', '.join(others)}" if others else ""
+    return f"{found['isa']}, {found['lanes']} samples a vector{also}"

@@ -1,4 +1,4 @@
-"""Says which of the options that the user gave change nothing."""
+"""Says which of the options that the user gave change nothing, and when a slow engine stands in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from edgecl import config as configs
 from edgecl import schedule
 from edgecl.config import Config, get
+from edgecl.engines import pick
 from edgecl.forecast import method_of
 
 IDLE: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
@@ -28,3 +29,10 @@ def warn(config: Config, pinned: Collection[str]) -> None:
         why = next((why for keys, when, why in IDLE if key.startswith(tuple(keys.split())) and when(config)), None)
         if why and get(config, key) != get(usual, key) and key != "tdm.enabled":
             print(f"edgecl: warning: {key} changes nothing here: {why}", file=sys.stderr)
+
+
+def warn_if_slow(config: Config) -> None:
+    """A line on standard error where nobody chose an engine and the kernels are not to be had: how to get them."""
+    slow = pick(config.engine.name, config.engine.device, config.engine.precision).slow
+    if slow:
+        print(f"edgecl: warning: {slow}", file=sys.stderr)

@@ -40,7 +40,7 @@ PLANNING = (
     ),
     click.option("--epochs", type=int, metavar="N", help="Epochs a task. [the data set's usual number]"),
     click.option("--seed", type=int, metavar="N", help="Seed of everything that is drawn at random. [0]"),
-    click.option("--engine", metavar="NAME", help="What runs the network. [torch]"),
+    click.option("--engine", metavar="NAME", help="What runs the network (see `edgecl doctor`). [auto: the best here]"),
     click.option("--samples-per-class", type=int, metavar="N", help="Keep the first N training samples of each class. [all]"),
     click.option("--config", type=click.Path(), metavar="FILE", help="YAML with keys to set, or a run's config.yaml."),
     click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key, such as mask.sparsity=0.8; repeatable."),
@@ -66,7 +66,7 @@ def choose(given: Mapping[str, Any]) -> tuple[Config, set[str]]:
     """
     from edgecl import config as configs
     from edgecl.data import resolve
-    from edgecl.engines import ENGINES
+    from edgecl.engines import AUTO, ENGINES
     from edgecl.types import ConfigError
 
     layers = [*_file(given["config"]), *_options(given)]
@@ -76,8 +76,8 @@ def choose(given: Mapping[str, Any]) -> tuple[Config, set[str]]:
     if not own:
         layers.append({"data": {"name": resolve(name)}})  # an alias becomes the name itself
     config = configs.resolve("" if own else resolve(name), layers)
-    if config.engine.name not in ENGINES:
-        raise ConfigError(f"engine.name: unknown engine {config.engine.name!r}; known: {', '.join(ENGINES)}")
+    if config.engine.name not in (AUTO, *ENGINES):
+        raise ConfigError(f"engine.name: unknown engine {config.engine.name!r}; known: {', '.join((AUTO, *ENGINES))}")
     pinned: set[str] = set().union(*(configs.dotted(layer) for layer in layers))
     return _absolute(config), pinned
 

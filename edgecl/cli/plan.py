@@ -25,7 +25,7 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from edgecl import session
     from edgecl.cli import plantables
-    from edgecl.cli.idle import warn
+    from edgecl.cli.idle import warn, warn_if_slow
     from edgecl.cli.options import choose
     from edgecl.profiles import load_profile
 
@@ -34,6 +34,7 @@ def command(as_json: bool, **given: Any) -> None:
     stream = session.read_stream(config)
     plan, work = session.make(config, stream, pinned), session.workload(stream)
     warn(plan.config, pinned)
+    warn_if_slow(config)
     if as_json:
         print(json.dumps({**plantables.plain(plan, work), "pinned": sorted(pinned)}, allow_nan=False))
     else:

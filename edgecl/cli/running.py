@@ -12,7 +12,7 @@ from rich.console import Console
 from edgecl import runfolder, session
 from edgecl.cli import compare, screen
 from edgecl.cli.errors import InterruptedRun
-from edgecl.cli.idle import warn
+from edgecl.cli.idle import warn, warn_if_slow
 from edgecl.cli.options import choose
 from edgecl.cli.outcome import Outcome, outcome
 from edgecl.cli.plantext import introduce
@@ -36,6 +36,7 @@ def start(given: Mapping[str, Any], folder: str | None, baseline: bool, console:
     chosen = session.make(config, stream, pinned)
     if console is not None:
         warn(chosen.config, pinned)
+        warn_if_slow(config)
     run = Path(folder) if folder else _default_folder(config)
     setup, state = session.begin(run, chosen, stream, {"compare": "dense"} if baseline else {})
     if console is not None:

@@ -14,8 +14,11 @@ from edgecl.cli.outcome import Outcome
 from edgecl.cli.text import duration, energy, flops, percent, size, three, times
 from edgecl.methods import METHODS
 
+SIMULATED = ("torch", "numpy")
+"""Engines that multiply by the zeros of a mask."""
+
 MASKS_SAVE_NO_TIME = (
-    "With the torch engine masks lie over dense tensors and save no time: "
+    "With the {} engine masks lie over dense tensors and save no time: "
     "less time here comes from a narrower net, from removed samples or from chance."
 )
 
@@ -25,8 +28,8 @@ def print_outcome(console: Console, shown: Outcome) -> None:
     runs = {name_of(shown): shown} | ({"dense": shown["dense"]} if shown["dense"] else {})
     console.print("", accuracy_table(runs, console.width), "", summary_table(shown), "", sep="\n")
     console.print(Text.assemble(("Run folder  ", "bold"), shown["run"]), soft_wrap=True)
-    if shown["sparsity"] and shown["engine"] == "torch":
-        console.print(MASKS_SAVE_NO_TIME)
+    if shown["sparsity"] and shown["engine"] in SIMULATED:
+        console.print(MASKS_SAVE_NO_TIME.format(shown["engine"]))
     if shown["prediction"]:
         console.print(prediction_block(shown["prediction"]))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from edgecl import kernels
 from edgecl.engines.base import Engine
 from edgecl.nets.graph import Net
 from edgecl.types import ConfigError
+
+AUTO = "auto"
+"""In place of an engine's name: `pick` chooses."""
 
 
 def _torch(net: Net, **options: Any) -> Engine:
@@ -26,7 +30,37 @@ def _native(net: Net, **options: Any) -> Engine:
     return NativeEngine(net, **options)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"torch": _torch, "native": _native}
+def _numpy(net: Net, **options: Any) -> Engine:
+    from edgecl.engines.numpy_engine import NumpyEngine
+
+    return NumpyEngine(net, **options)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"torch": _torch, "native": _native, "numpy": _numpy}
+
+
+class Choice(NamedTuple):
+    """An engine's name and why it was taken; `slow` says so, and how to get a faster one, where it is a makeshift."""
+
+    name: str
+    why: str
+    slow: str = ""
+
+
+def pick(name: str, device: str = "cpu", precision: str = "fp32") -> Choice:
+    """What runs here when `name` is asked for: another name than AUTO stays.
+
+    AUTO is torch for a GPU or another precision than fp32; else native where its kernels run; else numpy.
+    """
+    if name != AUTO:
+        return Choice(name, "it was asked for")
+    if (device, precision) != ("cpu", "fp32"):
+        return Choice("torch", f"only it has engine.device={device} with engine.precision={precision}")
+    try:
+        return Choice("native", f"its kernels run here ({kernels.load().isa})")
+    except ConfigError as e:
+        lack = str(e).removeprefix("engine native: ")
+        return Choice("numpy", f"native can't run: {lack}", f"native engine: {lack}; until then the slow numpy engine runs")
 
 
 def make_engine(name: str, net: Net, **options: Any) -> Engine:
@@ -36,4 +70,4 @@ def make_engine(name: str, net: Net, **options: Any) -> Engine:
     return ENGINES[name](net, **options)
 
 
-__all__ = ["ENGINES", "Engine", "make_engine"]
+__all__ = ["AUTO", "ENGINES", "Choice", "Engine", "make_engine", "pick"]

@@ -109,23 +109,28 @@ def program(ops: Sequence[Op]) -> c.Array[Op]:
     return (Op * len(ops))(*ops)
 
 
+def path() -> Path:
+    """Where the library is, if it was built."""
+    return Path(__file__).parent / LIBRARY
+
+
 @lru_cache
 def _library() -> c.CDLL:
-    path = Path(__file__).parent / LIBRARY
-    if not path.exists():
+    file = path()
+    if not file.exists():
         raise ConfigError(
             "engine native: its kernels were not built; with a C++17 compiler (g++, or $CXX) install edgecl again, "
             "or run python -m edgecl.kernels"
         )
     try:
-        library = c.CDLL(str(path))
+        library = c.CDLL(str(file))
     except OSError as e:
-        raise ConfigError(f"engine native: {path} can't be loaded: {e}; run python -m edgecl.kernels") from None
+        raise ConfigError(f"engine native: {file} can't be loaded: {e}; run python -m edgecl.kernels") from None
     library.edgecl_name.restype = c.c_char_p
     library.edgecl_run.argtypes = (c.c_int, c.c_int, c.c_void_p, c.c_int)
     library.edgecl_run.restype = None
     if (library.edgecl_op_size(), library.edgecl_kinds()) != (c.sizeof(Op), len(Kind)):
-        raise ConfigError(f"engine native: {path} is of another version; run python -m edgecl.kernels")
+        raise ConfigError(f"engine native: {file} is of another version; run python -m edgecl.kernels")
     return library
 
 

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 LIBRARY = "_native.so"
@@ -21,6 +22,8 @@ FLAGS = (
     "-fPIC",
     "-pthread",
     "-fvisibility-inlines-hidden",
+    "-fno-exceptions",  # a plain C ABI: nothing of libstdc++ but memory and threads' ends
+    "-fno-threadsafe-statics",
     "-ffp-contract=fast",  # multiply-adds in one rounding; the order of sums is never changed
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -62,8 +65,9 @@ def _build(compiler: list[str], scratch: Path, folder: Path) -> None:
         machine = ["-DEDGECL_HAS_X86"]
     jobs = [(f"run_{n}", "run.cpp", [*f, f"-DEDGECL_NS={n}", f"-DEDGECL_V={v}", f"-DEDGECL_RUN=run_{n}"]) for n, v, f in built]
     jobs += [("pool", "pool.cpp", []), ("choose", "choose.cpp", machine)]
-    for name, source, own in jobs:
-        _run([*compiler, *flags, *own, "-c", str(SOURCES / source), "-o", str(scratch / f"{name}.o")])
+    commands = [[*compiler, *flags, *own, "-c", str(SOURCES / source), "-o", str(scratch / f"{n}.o")] for n, source, own in jobs]
+    with ThreadPoolExecutor(2) as two:  # more would not fit into the memory of a small board
+        list(two.map(_run, commands))
     folder.mkdir(parents=True, exist_ok=True)
     objects = [str(scratch / f"{name}.o") for name, _, _ in jobs]
     library = scratch / LIBRARY

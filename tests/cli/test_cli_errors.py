@@ -27,7 +27,7 @@ WRONG = [
     (["--method", "derp"], 2, "did you mean 'derpp'?"),
     (["--net", "resnet"], 2, "resnet18"),
     (["--net", "none.yaml"], 2, "none.yaml"),
-    (["--engine", "jax"], 2, "known: torch"),
+    (["--engine", "jax"], 2, "known: auto, torch"),
     (["--data", "cifr10"], 2, "did you mean 'cifar10'?"),
     (["--data", "none.npz"], 3, "none.npz: no such file"),
     (["--data", "cifar10"], 3, "edgecl data get cifar10"),
@@ -117,14 +117,15 @@ def test_a_loss_that_is_not_finite_names_its_place(cli: Cli) -> None:
     assert ran.err.count("\n") == 1
 
 
-def test_without_torch_only_training_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_only_its_engine_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     monkeypatch.delitem(__import__("sys").modules, "edgecl.engines.torch", raising=False)
-    ran = cli("train", *TINY, "--run", "x")
+    ran = cli("train", *TINY, "--run", "x", "--engine", "torch")
     assert (ran.code, ran.out) == (2, "")
     assert 'pip install "edgecl[torch]"' in ran.err
     assert not Path("x").exists()
     assert cli("plan", *TINY).code == 0
+    assert cli("train", *TINY, "--run", "x").code == 0
     assert "torch is not installed" in cli("doctor").out
 
 

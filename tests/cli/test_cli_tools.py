@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
 from cli_cases import TINY, Cli
 
+from edgecl import kernels
 from edgecl.cli import text
 from edgecl.data import DATASETS, fetch
 from edgecl.methods import METHODS
@@ -104,6 +106,40 @@ def test_the_doctor_knows_this_machine(cli: Cli) -> None:
     out = cli("doctor").out
     assert "torch: ready" in out
     assert "edgecl data get cifar10" in out
+
+
+def test_the_doctor_names_the_engine_and_its_kernels(cli: Cli) -> None:
+    found, used = json.loads(cli("doctor", "--json").out), kernels.load()
+    assert found["engine"] == {"name": "native", "why": f"its kernels run here ({used.isa})", "slow": ""}
+    assert (found["kernels"]["isa"], found["kernels"]["lanes"], found["kernels"]["isas"]) == (
+        used.isa,
+        used.lanes,
+        kernels.isas(),
+    )
+    out = " ".join(cli("doctor").out.split())
+    assert f"default engine native: its kernels run here ({used.isa})" in out
+    assert f"kernels {used.isa}, {used.lanes} samples a vector" in out
+
+
+def test_without_kernels_numpy_runs_and_it_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernels, "path", lambda: tmp_path / "none.so")
+    kernels._library.cache_clear()
+    try:
+        ran = cli("train", *TINY, "--set", "mask.sparsity=0.5", "--run", "r")
+        assert ran.code == 0
+        assert ran.err.startswith("edgecl: warning: native engine: its kernels were not built; with a C++17 compiler")
+        assert ran.err.endswith("; until then the slow numpy engine runs\n")
+        assert ran.err.count("\n") == 1
+        assert "With the numpy engine masks lie over dense tensors and save no time" in " ".join(ran.out.split())
+        assert yaml.safe_load(Path("r/config.yaml").read_text())["config"]["engine"]["name"] == "numpy"
+        found = json.loads(cli("doctor", "--json").out)
+        assert (found["engine"]["name"], found["kernels"]) == ("numpy", None)
+        assert cli("train", *TINY, "--engine", "native").err.startswith(
+            "edgecl: error: engine native: its kernels were not built"
+        )
+    finally:
+        kernels._library.cache_clear()
+    assert cli("eval", "r").code == 0  # by the engine that was recorded
 
 
 def test_numbers() -> None:

@@ -25,7 +25,7 @@ def test_a_run_ends_with_a_table_and_a_ledger(cli: Cli) -> None:
     for text in ("task 5", "Class-IL", "Task-IL", "forgetting", "backward", "forward", "FLOPs executed", "paper"):
         assert text in ran.out
     words = " ".join(ran.out.split())  # lines break where the screen ends
-    for text in ("training time", "peak memory", "replay memory", "Run folder r", "save no time", "Predicted for rpi"):
+    for text in ("training time", "peak memory", "replay memory", "Run folder r", "Predicted for rpi"):
         assert text in words
     assert len(re.findall(r"^task \d after", ran.out, re.M)) == 5
     assert "\x1b" not in ran.out

@@ -2,8 +2,7 @@
 #include "abi.h"
 #include "pool.h"
 
-#include <cstring>
-#include <mutex>
+#include <pthread.h>
 
 namespace edgecl {
 
@@ -45,7 +44,7 @@ const Isa ISAS[] = {  // the best first
 };
 constexpr int COUNT = sizeof ISAS / sizeof *ISAS;
 
-std::mutex running;
+pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
 
 }  // namespace
 }  // namespace edgecl
@@ -61,9 +60,10 @@ int edgecl_kinds() { return KINDS; }
 
 // Runs the operations in order. One caller at a time: the threads are shared.
 void edgecl_run(int isa, int threads, const Op* ops, int n) {
-    std::lock_guard<std::mutex> hold(edgecl::running);
+    pthread_mutex_lock(&edgecl::running);
     edgecl::set_threads(threads);
     edgecl::ISAS[isa].run(ops, n);
+    pthread_mutex_unlock(&edgecl::running);
 }
 
 }

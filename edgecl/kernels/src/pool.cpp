@@ -1,13 +1,26 @@
 // A fixed team of threads, kept between calls. Part 0 runs on the caller.
+// In plain pthreads: the library then needs nothing of libstdc++ that a wheel would have to bring along.
 #include "pool.h"
 
-#include <condition_variable>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <pthread.h>
+
+#include <cstdio>
+#include <cstdlib>
 
 namespace edgecl {
 namespace {
+
+constexpr int MOST = 1024;  // limits.py has it too
+
+class Lock {
+public:
+    explicit Lock(pthread_mutex_t& m) : m_(m) { pthread_mutex_lock(&m_); }
+    ~Lock() { pthread_mutex_unlock(&m_); }
+    Lock(const Lock&) = delete;
+
+private:
+    pthread_mutex_t& m_;
+};
 
 class Team {
 public:
@@ -15,47 +28,68 @@ public:
 
     void resize(int n) {
         {
-            std::lock_guard<std::mutex> hold(mutex_);
+            Lock hold(mutex_);
             stopping_ = true;
         }
-        start_.notify_all();
-        for (auto& t : team_) t.join();
-        team_.clear();
+        pthread_cond_broadcast(&start_);
+        for (int i = 1; i < size_; i++) pthread_join(seats_[i].thread, nullptr);
         stopping_ = false;
-        for (int i = 1; i < n; i++) team_.emplace_back([this, i, seen = round_] { work(i, seen); });
+        size_ = n < 1 ? 1 : n < MOST ? n : MOST;
+        for (int i = 1; i < size_; i++) {
+            seats_[i].team = this, seats_[i].i = i, seats_[i].seen = round_;
+            if (pthread_create(&seats_[i].thread, nullptr, work, &seats_[i])) {
+                std::fprintf(stderr, "edgecl: no thread %d of %d: engine.threads is too many here\n", i + 1, size_);
+                std::abort();
+            }
+        }
     }
 
-    int size() const { return static_cast<int>(team_.size()) + 1; }
+    int size() const { return size_; }
 
     void run(int parts, void (*part)(void*, int), void* context) {
         {
-            std::lock_guard<std::mutex> hold(mutex_);
-            parts_ = parts, part_ = part, context_ = context, left_ = size() - 1, round_++;
+            Lock hold(mutex_);
+            parts_ = parts, part_ = part, context_ = context, left_ = size_ - 1, round_++;
         }
-        start_.notify_all();
+        pthread_cond_broadcast(&start_);
         part(context, 0);
-        std::unique_lock<std::mutex> hold(mutex_);
-        done_.wait(hold, [this] { return left_ == 0; });
+        Lock hold(mutex_);
+        while (left_) pthread_cond_wait(&done_, &mutex_);
     }
 
 private:
-    void work(int i, long seen) {
-        for (;;) {
-            std::unique_lock<std::mutex> hold(mutex_);
-            start_.wait(hold, [&] { return stopping_ || round_ != seen; });
-            if (stopping_) return;
-            seen = round_;
-            auto part = i < parts_ ? part_ : nullptr;
-            hold.unlock();
-            if (part) part(context_, i);
-            hold.lock();
-            if (--left_ == 0) done_.notify_one();
-        }
+    struct Seat {
+        Team* team;
+        int i;
+        long seen;
+        pthread_t thread;
+    };
+
+    static void* work(void* seat) {
+        auto* own = static_cast<Seat*>(seat);
+        own->team->work_as(own->i, own->seen);
+        return nullptr;
     }
 
-    std::vector<std::thread> team_;
-    std::mutex mutex_;
-    std::condition_variable start_, done_;
+    void work_as(int i, long seen) {
+        pthread_mutex_lock(&mutex_);
+        for (;;) {
+            while (!stopping_ && round_ == seen) pthread_cond_wait(&start_, &mutex_);
+            if (stopping_) break;
+            seen = round_;
+            auto part = i < parts_ ? part_ : nullptr;
+            pthread_mutex_unlock(&mutex_);
+            if (part) part(context_, i);
+            pthread_mutex_lock(&mutex_);
+            if (--left_ == 0) pthread_cond_signal(&done_);
+        }
+        pthread_mutex_unlock(&mutex_);
+    }
+
+    Seat seats_[MOST] = {};
+    int size_ = 1;  // with the caller
+    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t start_ = PTHREAD_COND_INITIALIZER, done_ = PTHREAD_COND_INITIALIZER;
     bool stopping_ = false;
     long round_ = 0;
     int parts_ = 0, left_ = 0;
@@ -64,7 +98,7 @@ private:
 };
 
 Team& team() {
-    static Team one;
+    static Team one;  // edgecl_run lets in one caller at a time
     return one;
 }
 
