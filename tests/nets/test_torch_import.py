@@ -26,7 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 
 @cache
 def imported(name: str) -> Imported:
-    return from_torch(trained(name), torch.zeros(2, *MODULES[name][1]))
+    return from_torch(module_of(name), torch.zeros(2, *MODULES[name][1]))
+
+
+@cache
+def module_of(name: str) -> Any:
+    return trained(name)
 
 
 def logits(net: Net, arrays: Any, x: np.ndarray) -> np.ndarray:
@@ -38,12 +43,8 @@ def logits(net: Net, arrays: Any, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_logits_are_the_modules(name: str) -> None:
-    module = trained(name)
-    before = copy.deepcopy(module.state_dict())
-    net, arrays, _ = from_torch(module, torch.zeros(2, *MODULES[name][1]))
-    x = torch.randn(5, *MODULES[name][1])
-    assert module.training
-    assert all(torch.equal(a, before[k]) for k, a in module.state_dict().items())
+    net, arrays, _ = imported(name)
+    x, module = torch.randn(5, *MODULES[name][1]), copy.deepcopy(module_of(name))
     with torch.no_grad():
         wanted = module.eval()(x).numpy()
     assert np.abs(logits(net, arrays, x.numpy()) - wanted).max() < 1e-4
@@ -51,9 +52,19 @@ def test_logits_are_the_modules(name: str) -> None:
     assert Net.from_dict(yaml.safe_load(yaml.safe_dump(net.to_dict()))) == net
 
 
+def test_the_module_is_left_as_it_was() -> None:
+    module = trained("signal").double()
+    module.bn1.eval()
+    before = copy.deepcopy(module.state_dict())
+    from_torch(module, torch.zeros(2, 6, 128))
+    assert module.training
+    assert not module.bn1.training
+    assert all(torch.equal(a, before[k]) and a.dtype == before[k].dtype for k, a in module.state_dict().items())
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_weights_keep_their_names(name: str) -> None:
-    module = trained(name)
+    module = module_of(name)
     net, arrays, _ = imported(name)
     theirs = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert set(theirs) <= set(arrays) == {*net.weights(), *net.buffers()}
@@ -88,7 +99,7 @@ def kinds(net: Net, kind: type) -> list[Any]:
 def test_what_the_nets_are_made_of() -> None:
     """Each module brings what it is here for."""
     nets = {name: imported(name).net for name in MODULES}
-    assert len(kinds(nets["mobilenetv3"], Mul)) == 2
+    assert len(kinds(nets["mobilenetv3"], Mul)) == 3
     assert len(kinds(nets["densenet"], Concat)) == 3
     assert {n.groups for n in kinds(nets["regnet"], Conv2d)} == {1, 3, 4}
     assert [(n.kind, n.kernel, n.stride, n.padding) for n in kinds(nets["resnet_d"], Pool)] == [
@@ -106,7 +117,7 @@ def test_what_the_nets_are_made_of() -> None:
         ("regnet", {"stem.0", "trunk.0.downsample.1.0", "trunk.2.downsample.1.0", "fc"}),
         ("resnet_d", {"stem.0.0", "layers.1.downsample.1.0", "fc"}),
         ("densenet", {"stem.0", "fc"}),
-        ("mobilenetv3", {"stem.0", "blocks.0.dw.0", "blocks.1.dw.0", "classifier"}),
+        ("mobilenetv3", {"stem.0", "blocks.0.dw.0", "blocks.1.dw.0", "blocks.2.dw.0", "classifier"}),
     ],
 )
 def test_roles(name: str, dense: set[str]) -> None:
