@@ -19,7 +19,7 @@ from edgecl.nets.nodes import Concat, Conv2d, GlobalPool, Mul, Pool
 from edgecl.types import ConfigError, Pass
 
 torch = pytest.importorskip("torch")
-nn = torch.nn
+nn, F = torch.nn, torch.nn.functional
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -163,6 +163,25 @@ def test_a_pool_that_is_read_twice_stays_an_image() -> None:
     net, arrays, _ = from_torch(module, torch.zeros(2, 3, 4, 4))
     x = torch.randn(3, 3, 4, 4)
     assert np.abs(logits(net, arrays, x.numpy()) - module(x).detach().numpy()).max() < 1e-5
+
+
+def test_functions_with_parameters_of_their_own() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel, self.shift = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.Parameter(torch.randn(4))
+            self.rows, self.offset = nn.Parameter(torch.randn(2, 4 * 3 * 3)), nn.Parameter(torch.randn(2))
+
+        def forward(self, x: Any) -> Any:
+            y = F.max_pool2d(F.conv2d(x, self.kernel, bias=self.shift, stride=2), kernel_size=2, stride=1, padding=1)
+            y = F.avg_pool2d(F.silu(y).clamp(min=0.0), kernel_size=2, stride=1)
+            return F.linear(y.reshape(len(y), -1), weight=self.rows, bias=self.offset)
+
+    module, x = Bare(), torch.randn(4, 3, 7, 7)
+    net, arrays, _ = from_torch(module, x)
+    assert np.abs(logits(net, arrays, x.numpy()) - module(x).detach().numpy()).max() < 1e-4
+    assert np.array_equal(arrays["kernel.weight"], module.kernel.detach().numpy())
+    assert np.array_equal(arrays["rows.bias"], module.offset.detach().numpy())
 
 
 # ---- what a net can't say ----
