@@ -11,6 +11,7 @@ from run_cases import begun, finished
 
 from edgecl.nets import build_net, save_net
 from edgecl.nets.init import initial
+from edgecl.types import ConfigError
 
 CNN = build_net("small_cnn", (1, 8, 8), 10, 4)
 
@@ -39,3 +40,13 @@ def test_a_run_from_weights_trains(tmp_path: Path) -> None:
     _, state = finished(tmp_path / "run", *sets)
     assert state.accuracy
     assert any(not np.array_equal(a, drawn()[k]) for k, a in state.engine.arrays().items())
+
+
+def test_weights_that_do_not_fit_leave_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    save_net(path, CNN, drawn())
+    save_net(tmp_path / "wide.yaml", wide := build_net("small_cnn", (1, 8, 8), 10, 8), initial(wide, np.random.default_rng(0)))
+    (tmp_path / "wide.safetensors").replace(tmp_path / "mine.safetensors")
+    with pytest.raises(ConfigError, match=r"mine\.safetensors: conv1\.weight has shape \(8, 1, 3, 3\), .* needs \(4, 1, 3, 3\)"):
+        begun(tmp_path / "run", f"net={{name: {path}, width: 0}}")
+    assert not (tmp_path / "run").exists()

@@ -43,15 +43,19 @@ def load_weights(path: Path, net: Net) -> dict[str, F32]:
     return {k: arrays[k].astype(np.float32) for k in {**net.weights(), **net.buffers()}}
 
 
+def beside(name: str, net: Net) -> dict[str, F32] | None:
+    """The weights beside the net's file `name`; None for a zoo name or a file that has none. Raises as `load_weights`."""
+    path = Path(name).with_suffix(".safetensors")
+    return load_weights(path, net) if name.endswith((".yaml", ".yml")) and path.exists() else None
+
+
 def starting(name: str, net: Net, rng: np.random.Generator) -> dict[str, F32]:
-    """What training starts from: weights drawn from `rng`, or those beside the net's file `name` if it has any.
+    """What training starts from: the weights beside the net's file `name` if it has any, else weights drawn from `rng`.
 
     The draw is made in both cases, so that all that `rng` gives later is the same.
     """
-    arrays, path = initial(net, rng), Path(name).with_suffix(".safetensors")
-    if name.endswith((".yaml", ".yml")) and path.exists():
-        return load_weights(path, net)
-    return arrays
+    arrays = initial(net, rng)
+    return beside(name, net) or arrays
 
 
 def with_classes(net: Net, arrays: Named, classes: int, seed: int = 0) -> tuple[Net, dict[str, F32]]:

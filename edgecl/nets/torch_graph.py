@@ -90,9 +90,9 @@ class Importer:
             fault(op, f"{op_name(op)} of {arg if not hasattr(arg, 'name') else 'a parameter'}, not of what the net computes")
         return self.values[arg.name]
 
-    def parameter(self, op: Any, i: int) -> tuple[str, Any]:
+    def parameter(self, op: Any, i: int, keyword: str = "") -> tuple[str, Any]:
         """(name, tensor) of a weight that the op's argument i must be, or ("", None)."""
-        arg = op.args[i] if len(op.args) > i else None
+        arg = op.args[i] if len(op.args) > i else op.kwargs.get(keyword)
         if arg is None:
             return "", None
         name = self.known.get(getattr(arg, "name", ""), "")

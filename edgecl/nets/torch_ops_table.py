@@ -44,7 +44,7 @@ def sides(op: Any, value: Any, lone: int) -> Pair:
 
 
 def _conv(g: Importer, op: Any) -> str:
-    (weight_name, weight), (_, bias) = g.parameter(op, 1), g.parameter(op, 2)
+    (weight_name, weight), (_, bias) = g.parameter(op, 1), g.parameter(op, 2, "bias")
     if any(d != 1 for d in arg(op, 5, "dilation", [1])):
         fault(op, f"{op_name(op)} with dilation {list(op.args[5])}")
     padding = arg(op, 4, "padding", [0])
@@ -65,7 +65,7 @@ def _named_padding(op: Any, padding: str, kernel: Any) -> list[int]:
 
 
 def _linear(g: Importer, op: Any) -> str:
-    (name, weight), (_, bias) = g.parameter(op, 1), g.parameter(op, 2)
+    (name, weight), (_, bias) = g.parameter(op, 1), g.parameter(op, 2, "bias")
     node = Linear(g.name(op, name), (g.source(op),), weight.shape[0], bias is not None)
     return g.add(node, weight=weight, **({} if bias is None else {"bias": bias}))
 

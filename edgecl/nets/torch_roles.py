@@ -45,16 +45,16 @@ def _projection(by_name: Mapping[str, Node], side: str, other: str) -> str:
     start = conv.inputs[0]
     while isinstance(by_name.get(start), Pool):  # a mean before the convolution is part of the shortcut
         start = by_name[start].inputs[0]
-    return conv.name if start in _before(by_name, other) else ""
+    return conv.name if start in _before(by_name, other, conv.name) else ""
 
 
-def _before(by_name: Mapping[str, Node], name: str) -> set[str]:
-    """All that a value is made of."""
+def _before(by_name: Mapping[str, Node], name: str, without: str) -> set[str]:
+    """All that a value is made of by ways that lead not through `without`: else what a block adds to itself were a shortcut."""
     found: set[str] = set()
     ahead = [name]
     while ahead:
         for source in by_name[here].inputs if (here := ahead.pop()) in by_name else ():
-            if source not in found:
+            if source not in found and source != without:
                 found.add(source)
                 ahead.append(source)
     return found

@@ -19,14 +19,19 @@ from edgecl.nets.nodes import Concat, Conv2d, GlobalPool, Mul, Pool
 from edgecl.types import ConfigError, Pass
 
 torch = pytest.importorskip("torch")
-nn = torch.nn
+nn, F = torch.nn, torch.nn.functional
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 @cache
 def imported(name: str) -> Imported:
-    return from_torch(trained(name), torch.zeros(2, *MODULES[name][1]))
+    return from_torch(module_of(name), torch.zeros(2, *MODULES[name][1]))
+
+
+@cache
+def module_of(name: str) -> Any:
+    return trained(name)
 
 
 def logits(net: Net, arrays: Any, x: np.ndarray) -> np.ndarray:
@@ -38,12 +43,8 @@ def logits(net: Net, arrays: Any, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_logits_are_the_modules(name: str) -> None:
-    module = trained(name)
-    before = copy.deepcopy(module.state_dict())
-    net, arrays, _ = from_torch(module, torch.zeros(2, *MODULES[name][1]))
-    x = torch.randn(5, *MODULES[name][1])
-    assert module.training
-    assert all(torch.equal(a, before[k]) for k, a in module.state_dict().items())
+    net, arrays, _ = imported(name)
+    x, module = torch.randn(5, *MODULES[name][1]), copy.deepcopy(module_of(name))
     with torch.no_grad():
         wanted = module.eval()(x).numpy()
     assert np.abs(logits(net, arrays, x.numpy()) - wanted).max() < 1e-4
@@ -51,9 +52,19 @@ def test_logits_are_the_modules(name: str) -> None:
     assert Net.from_dict(yaml.safe_load(yaml.safe_dump(net.to_dict()))) == net
 
 
+def test_the_module_is_left_as_it_was() -> None:
+    module = trained("signal").double()
+    module.bn1.eval()
+    before = copy.deepcopy(module.state_dict())
+    from_torch(module, torch.zeros(2, 6, 128))
+    assert module.training
+    assert not module.bn1.training
+    assert all(torch.equal(a, before[k]) and a.dtype == before[k].dtype for k, a in module.state_dict().items())
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_weights_keep_their_names(name: str) -> None:
-    module = trained(name)
+    module = module_of(name)
     net, arrays, _ = imported(name)
     theirs = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert set(theirs) <= set(arrays) == {*net.weights(), *net.buffers()}
@@ -88,7 +99,7 @@ def kinds(net: Net, kind: type) -> list[Any]:
 def test_what_the_nets_are_made_of() -> None:
     """Each module brings what it is here for."""
     nets = {name: imported(name).net for name in MODULES}
-    assert len(kinds(nets["mobilenetv3"], Mul)) == 2
+    assert len(kinds(nets["mobilenetv3"], Mul)) == 3
     assert len(kinds(nets["densenet"], Concat)) == 3
     assert {n.groups for n in kinds(nets["regnet"], Conv2d)} == {1, 3, 4}
     assert [(n.kind, n.kernel, n.stride, n.padding) for n in kinds(nets["resnet_d"], Pool)] == [
@@ -106,7 +117,7 @@ def test_what_the_nets_are_made_of() -> None:
         ("regnet", {"stem.0", "trunk.0.downsample.1.0", "trunk.2.downsample.1.0", "fc"}),
         ("resnet_d", {"stem.0.0", "layers.1.downsample.1.0", "fc"}),
         ("densenet", {"stem.0", "fc"}),
-        ("mobilenetv3", {"stem.0", "blocks.0.dw.0", "blocks.1.dw.0", "classifier"}),
+        ("mobilenetv3", {"stem.0", "blocks.0.dw.0", "blocks.1.dw.0", "blocks.2.dw.0", "classifier"}),
     ],
 )
 def test_roles(name: str, dense: set[str]) -> None:
@@ -152,6 +163,25 @@ def test_a_pool_that_is_read_twice_stays_an_image() -> None:
     net, arrays, _ = from_torch(module, torch.zeros(2, 3, 4, 4))
     x = torch.randn(3, 3, 4, 4)
     assert np.abs(logits(net, arrays, x.numpy()) - module(x).detach().numpy()).max() < 1e-5
+
+
+def test_functions_with_parameters_of_their_own() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel, self.shift = nn.Parameter(torch.randn(4, 3, 3, 3)), nn.Parameter(torch.randn(4))
+            self.rows, self.offset = nn.Parameter(torch.randn(2, 4 * 3 * 3)), nn.Parameter(torch.randn(2))
+
+        def forward(self, x: Any) -> Any:
+            y = F.max_pool2d(F.conv2d(x, self.kernel, bias=self.shift, stride=2), kernel_size=2, stride=1, padding=1)
+            y = F.avg_pool2d(F.silu(y).clamp(min=0.0), kernel_size=2, stride=1)
+            return F.linear(y.reshape(len(y), -1), weight=self.rows, bias=self.offset)
+
+    module, x = Bare(), torch.randn(4, 3, 7, 7)
+    net, arrays, _ = from_torch(module, x)
+    assert np.abs(logits(net, arrays, x.numpy()) - module(x).detach().numpy()).max() < 1e-4
+    assert np.array_equal(arrays["kernel.weight"], module.kernel.detach().numpy())
+    assert np.array_equal(arrays["rows.bias"], module.offset.detach().numpy())
 
 
 # ---- what a net can't say ----

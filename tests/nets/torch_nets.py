@@ -47,7 +47,7 @@ class MobileNetV3(nn.Module):
         super().__init__()
         swish, gate = partial(nn.Hardswish, inplace=True), nn.Hardsigmoid
         self.stem = conv(3, 8, 3, 2, act=swish)
-        self.blocks = nn.Sequential(Inverted(8, 8, 3, 1, swish, gate), Inverted(8, 12, 5, 2, swish, gate))
+        self.blocks = nn.Sequential(*(Inverted(i, 12, 3, s, swish, gate) for i, s in ((8, 1), (12, 2), (12, 1))))
         self.head, self.hidden = conv(12, 24, 1, act=swish), nn.Linear(24, 20)
         self.act, self.drop, self.classifier = nn.Hardswish(), nn.Dropout(0.2), nn.Linear(20, 7)
 
