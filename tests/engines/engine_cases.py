@@ -111,7 +111,10 @@ def gated() -> Net:
     return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc.mul")
 
 
-NETS = [build_net(name, (3, 8, 8), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched(), gated()]
+SIZES = {"mobilenetv2_100": (3, 24, 24)}
+"""Its 52 batch norms amplify rounding where they see few values, so the last of them get a few pixels a sample."""
+
+NETS = [build_net(name, SIZES.get(name, (3, 8, 8)), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched(), gated()]
 on_nets = pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 
 
