@@ -106,7 +106,7 @@ inline void send_back(const Op& op, const float* d, int o, long pitch, long plan
 }
 
 inline void conv_any_dx(const Op& op) {
-    if (op.sh == 1 && op.sw == 1 && op.groups == 1) return conv_turned(op);
+    if (op.sh == 1 && op.sw == 1 && op.groups == 1 && op.kh * op.kw > 1) return conv_turned(op);  // 1×1: no list by input
     const int h = op.h + 2 * op.ph, w = op.w + 2 * op.pw, outputs = op.ho * op.wo;
     const long pitch = static_cast<long>(w) * V, plane = h * pitch;
     const GradSource ds{op.g, op.n, op.o, outputs};
