@@ -54,8 +54,11 @@ def default_unit(node: Node) -> str:
 
 
 def maskable(node: Node) -> bool:
-    """Whether a mask applies: convolutions and linear layers, but for stem, 1×1 shortcuts and classifier."""
-    return isinstance(node, (Conv2d, Linear)) and node.role not in DENSE_ROLES
+    """Whether a mask applies: convolutions and linear layers, but for stem, 1×1 shortcuts, classifier and depthwise ones."""
+    # A depthwise kernel is all that its channel reads: dropping one kills the channel and so the 1×1 weights around it. There
+    # is little to save: 7 % of MobileNetV2's multiply-adds and 11 % of DS-CNN's at full width.
+    depthwise = isinstance(node, Conv2d) and 1 < node.groups == node.out
+    return isinstance(node, (Conv2d, Linear)) and node.role not in DENSE_ROLES and not depthwise
 
 
 def expand(live: Array, unit: str, weight_shape: Shape) -> Array:

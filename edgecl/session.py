@@ -21,6 +21,7 @@ from edgecl.forecast import Meter, Workload, method_of, simulate
 from edgecl.layout import masked_layers
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
+from edgecl.nets import beside
 from edgecl.plan import Plan
 from edgecl.state import Setup, State, fresh, restore
 from edgecl.types import ConfigError, DataError, StoreError, Stream
@@ -50,6 +51,7 @@ def with_engine(config: Config) -> Config:
 def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | None = None) -> tuple[Setup, State]:
     """A new run in the folder `run`, which must hold no other; config.yaml holds `extra` too."""
     engine = _engine(chosen)
+    beside(chosen.config.net.name, chosen.net)  # weights that do not fit must leave no folder
     runfolder.create_run(run, {**record(chosen, engine), "data": fingerprint(stream), **(extra or {})})
     setup = _setup(run, chosen, stream)
     return setup, fresh(setup, engine)

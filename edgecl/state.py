@@ -18,7 +18,7 @@ from edgecl.layout import MaskedLayer
 from edgecl.ledger import Ledger
 from edgecl.memory import Reservoir
 from edgecl.methods import Method
-from edgecl.nets.init import initial
+from edgecl.nets import starting
 from edgecl.plan import Plan
 from edgecl.runfolder import CONFIG, Metrics
 from edgecl.schedule import Epoch
@@ -127,7 +127,7 @@ class State:
 def fresh(setup: Setup, engine: Engine) -> State:
     """The state before the first step."""
     rng = np.random.default_rng(setup.config.seed)
-    engine.load({**engine.arrays(), **initial(setup.plan.net, rng)})
+    engine.load({**engine.arrays(), **starting(setup.config.net.name, setup.plan.net, rng)})
     shapes = {k: v.shape for k, v in setup.layers.items()}
     live = masks.start(rng, {k: v.live for k, v in setup.layers.items()}, shapes)
     memory = None

@@ -1,4 +1,4 @@
-"""F1: named arrays to the bytes of a safetensors file and back, exactly, and boolean masks packed eight to a byte.
+"""F0: named arrays to the bytes of a safetensors file and back, exactly, and boolean masks packed eight to a byte.
 
 Written here rather than by the library: its numpy writer stores strided arrays wrong without a word, gives metadata in
 an order that changes from run to run, and its `save` needs a second copy of all arrays. The library reads, and so checks.

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 
 FLOORS = [
     {"types"},
-    {"files", "limits"},
-    {"data", "nets", "memory", "profiles", "metrics", "tensors", "environment", "kernels"},
+    {"files", "limits", "tensors"},
+    {"data", "nets", "memory", "profiles", "metrics", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},
     {"methods"},

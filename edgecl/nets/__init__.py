@@ -1,6 +1,20 @@
 """F1: networks as data."""
 
 from edgecl.nets.graph import Net
+from edgecl.nets.saved import beside, load_weights, save_net, starting, with_classes
+from edgecl.nets.torch_import import Imported, from_torch
 from edgecl.nets.zoo import ZOO, build_net, full_width
 
-__all__ = ["ZOO", "Net", "build_net", "full_width"]
+__all__ = [
+    "ZOO",
+    "Imported",
+    "Net",
+    "beside",
+    "build_net",
+    "from_torch",
+    "full_width",
+    "load_weights",
+    "save_net",
+    "starting",
+    "with_classes",
+]

@@ -31,7 +31,7 @@ class Node:
             if fault := wrong(f.name, str(f.type), getattr(self, f.name)):
                 raise ConfigError(f"node {self.name}: {fault}")
         if len(self.inputs) != (self.arity or max(1, len(self.inputs))):
-            raise ConfigError(f"node {self.name}: {self.op} has {len(self.inputs)} inputs, not {self.arity}")
+            raise ConfigError(f"node {self.name}: {self.op} has {len(self.inputs)} inputs, not {self.arity or 'one or more'}")
 
     def out_shape(self, *shapes: Shape) -> Shape:
         """Output shape of one sample from those of its inputs."""

@@ -122,7 +122,7 @@ def gated() -> Net:
     return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc.mul")
 
 
-NEW_NETS = ["gated"]
+NEW_NETS = ["gated", "mobilenetv2_100", "ds_cnn", "har_cnn1d"]
 """Nets with ops that the native engine does not render yet; away with it, and with `skip_new`, when it does."""
 
 
@@ -131,7 +131,10 @@ def skip_new(engine: tuple[str, Mapping[str, Any]], net: Net) -> None:
         pytest.skip("the native engine lacks some of this net's ops")
 
 
-NETS = [build_net(name, (3, 8, 8), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched(), gated()]
+SIZES = {"mobilenetv2_100": (3, 24, 24)}
+"""Its 52 batch norms amplify rounding where they see few values, so the last of them get a few pixels a sample."""
+
+NETS = [build_net(name, SIZES.get(name, (3, 8, 8)), 5, 4) for name in ZOO] + [build_net(TINY, (1, 8, 8), 10), branched(), gated()]
 on_nets = pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
 
 

@@ -13,7 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecl.nets import ZOO, Net, build_net
-from edgecl.nets.nodes import OPS, Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu
+from edgecl.nets.nodes import (
+    OPS,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Hardswish,
+    Linear,
+    Mul,
+    Node,
+    Pad,
+    Pool,
+    Relu,
+    Sigmoid,
+)
 from edgecl.types import ConfigError
 
 TINY = Path(__file__).parents[2] / "models" / "tiny_cnn.yaml"
@@ -37,6 +53,27 @@ def test_yaml_brings_a_net_back(name: str, shape: tuple[int, int, int], classes:
     text = yaml.safe_dump(net.to_dict())
     assert Net.from_dict(yaml.safe_load(text)) == net
     assert yaml.safe_dump(Net.from_dict(yaml.safe_load(text)).to_dict()) == text
+
+
+def test_sides_and_every_option_come_back() -> None:
+    """Of a net with two-sided kernels, a frame, a gate and a join; YAML has lists where nodes have pairs."""
+    nodes = (
+        Conv2d("a", ("x",), 4, (3, 1), (2, 1), (1, 0), bias=True),
+        Pad("pad", ("a",), left=1, right=0, top=2, bottom=0),
+        Pool("pool", ("pad",), "max", (3, 2), 1, (1, 0)),
+        GlobalPool("mean", ("pool",), keep=True),
+        Sigmoid("gate", ("mean",)),
+        Mul("mul", ("pool", "gate")),
+        Concat("join", ("mul", "pool", "mul")),
+        Hardswish("act", ("join",)),
+        GlobalPool("features", ("act",)),
+        Linear("logits", ("features",), 3, role="classifier"),
+    )
+    net = Net("sides", (2, 8, 6), 3, nodes, "logits", "features")
+    text = yaml.safe_dump(net.to_dict())
+    assert "!!" not in text
+    assert Net.from_dict(yaml.safe_load(text)) == net
+    assert net.shapes()["a"] == (4, 4, 6)
 
 
 def test_a_net_is_a_value() -> None:
@@ -94,6 +131,20 @@ SPOILED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "bias no bool": (lambda d: node(d, "conv1").update(bias="no"), r"node conv1: bias is 'no', not true or false"),
     "unknown role": (lambda d: node(d, "conv1").update(role="steam"), r"node conv1: role is 'steam', not one of stem"),
     "unknown pool": (lambda d: node(d, "pool1").update(kind="min"), r"node pool1: kind is 'min', not max or avg"),
+    "three sides": (
+        lambda d: node(d, "conv1").update(kernel=[3, 3, 3]),
+        r"node conv1: kernel is \(3, 3, 3\), not .* height and width",
+    ),
+    "a side of 0": (
+        lambda d: node(d, "conv1").update(stride=[1, 0]),
+        r"node conv1: stride is \(1, 0\), not a whole number from 1",
+    ),
+    "padding of half a side": (lambda d: node(d, "conv1").update(padding=[0, 0.5]), r"node conv1: padding is \(0, 0\.5\)"),
+    "padded too far": (
+        lambda d: node(d, "pool1").update(padding=[1, 2]),
+        r"node pool1: padding \(1, 2\) is more than half of the window 2",
+    ),
+    "keep no bool": (lambda d: node(d, "pool").update(keep=1), r"node pool: keep is 1, not true or false"),
     "groups don't fit": (
         lambda d: node(d, "conv2").update(groups=5),
         r"node conv2: 12 to 24 channels do not split into 5 groups",
@@ -146,6 +197,18 @@ SHAPES: dict[str, tuple[Node, tuple[tuple[int, ...], ...], tuple[int, ...]]] = {
     "linear": (Linear("a", ("x",), 7), ((60,),), (7,)),
     "add": (Add("a", ("x", "x")), ((2, 3, 4), (2, 3, 4)), (2, 3, 4)),
     "batch norm": (BatchNorm("a", ("x",)), ((2, 3, 4),), (2, 3, 4)),
+    "conv of two sides": (Conv2d("a", ("x",), 8, (10, 4), 2, (5, 1)), ((1, 49, 10),), (8, 25, 5)),
+    "conv of one row": (Conv2d("a", ("x",), 8, (1, 9), (1, 2), (0, 4)), ((6, 1, 128),), (8, 1, 64)),
+    "pool padded": (Pool("a", ("x",), "max", 3, 2, 1), ((3, 9, 8),), (3, 5, 4)),
+    "pool of two sides": (Pool("a", ("x",), "avg", (1, 3), (1, 3), (0, 1)), ((3, 1, 8),), (3, 1, 3)),
+    "global pool kept": (GlobalPool("a", ("x",), keep=True), ((5, 4, 3),), (5, 1, 1)),
+    "pad": (Pad("a", ("x",), left=1, right=2, top=3, bottom=4), ((5, 4, 3),), (5, 11, 6)),
+    "mul": (Mul("a", ("x", "x")), ((2, 3, 4), (2, 3, 4)), (2, 3, 4)),
+    "mul flat": (Mul("a", ("x", "x")), ((5,), (5,)), (5,)),
+    "mul by channel": (Mul("a", ("x", "x")), ((2, 3, 4), (2, 1, 1)), (2, 3, 4)),
+    "concat": (Concat("a", ("x", "x", "x")), ((2, 3, 4), (5, 3, 4), (1, 3, 4)), (8, 3, 4)),
+    "concat of one": (Concat("a", ("x",)), ((2, 3, 4),), (2, 3, 4)),
+    "concat flat": (Concat("a", ("x", "x")), ((2,), (5,)), (7,)),
     "relu": (Relu("a", ("x",)), ((6,),), (6,)),
 }
 
@@ -168,3 +231,34 @@ def test_parameters_by_hand() -> None:
 def test_add_needs_equal_shapes() -> None:
     with pytest.raises(ConfigError, match=r"node sum: can't add \(2, 3, 4\) and \(2, 3, 5\)"):
         Add("sum", ("a", "b")).out_shape((2, 3, 4), (2, 3, 5))
+
+
+MISFITS: dict[str, tuple[Node, tuple[tuple[int, ...], ...], str]] = {
+    "mul of other channels": (Mul("m", ("a", "b")), ((2, 3, 4), (3, 1, 1)), r"can't multiply \(2, 3, 4\) by \(3, 1, 1\)"),
+    "mul the scale first": (Mul("m", ("a", "b")), ((2, 1, 1), (2, 3, 4)), r"can't multiply \(2, 1, 1\) by \(2, 3, 4\)"),
+    "mul flat by a scale": (Mul("m", ("a", "b")), ((2,), (2, 1, 1)), r"can't multiply \(2,\) by \(2, 1, 1\)"),
+    "concat of other sizes": (Concat("m", ("a", "b")), ((2, 3, 4), (2, 3, 5)), r"can't join .* along their channels"),
+    "concat of flat and image": (Concat("m", ("a", "b")), ((2,), (2, 1, 1)), r"can't join \(2,\) and \(2, 1, 1\)"),
+    "pad of what is flat": (Pad("m", ("a",), 1, 1, 1, 1), ((5,),), r"pad needs an image \(C, H, W\), got \(5,\)"),
+    "pool smaller than its window": (Pool("m", ("a",), "max", (1, 9), 1), ((5, 4, 4),), r"smaller than its 1×9 window"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_shapes_that_do_not_fit_name_the_node(case: str) -> None:
+    one, inputs, message = MISFITS[case]
+    with pytest.raises(ConfigError, match="^node m: .*" + message):
+        one.out_shape(*inputs)
+
+
+def test_two_sided_parameters_by_hand() -> None:
+    conv = Conv2d("a", ("x",), 8, (3, 2), (2, 1), (1, 0), groups=2)
+    assert conv.weights((4, 9, 7)) == {"weight": (8, 2, 3, 2)}
+    assert conv.macs((4, 9, 7)) == 5 * 6 * 8 * 2 * 6
+
+
+def test_a_pad_takes_nothing_off() -> None:
+    with pytest.raises(ConfigError, match=r"node p: left is -1, not a whole number from 0 up"):
+        Pad("p", ("x",), left=-1, right=0, top=0, bottom=0)
+    with pytest.raises(ConfigError, match=r"node c: concat has 0 inputs, not one or more"):
+        Concat("c", ())

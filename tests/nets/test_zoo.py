@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecl.masks import maskable
 from edgecl.nets import ZOO, build_net, full_width
 from edgecl.nets.init import initial
-from edgecl.nets.nodes import BatchNorm
+from edgecl.nets.nodes import Add, BatchNorm, Conv2d
 from edgecl.types import ConfigError
 
 TINY = Path(__file__).parents[2] / "models" / "tiny_cnn.yaml"
@@ -42,6 +43,57 @@ def test_mlp_by_hand() -> None:
     net = build_net("mlp", (1, 28, 28), 10, 100)
     shapes = [net.weights()[f"{n}.weight"] for n in ("fc1", "fc2", "classifier")]
     assert shapes == [(100, 784), (100, 100), (10, 100)]
+
+
+def test_mobilenetv2_as_published() -> None:
+    """Table 2 of the paper and the widely quoted counts of the reference model."""
+    net = build_net("mobilenetv2", (3, 224, 224), 1000)
+    shapes = net.shapes()
+    assert net.name == "mobilenetv2_100"
+    assert [shapes[k] for k in ("stem", "blocks.0.0.bn3", "blocks.1.1.add", "blocks.6.0.bn3", "head")] == [
+        (32, 112, 112),
+        (16, 112, 112),
+        (24, 56, 56),
+        (320, 7, 7),
+        (1280, 7, 7),
+    ]
+    assert sum(prod(s) for s in net.weights().values()) == 3_504_872
+    assert sum(node.macs(*inputs) for node, inputs in net.walk()) == 300_774_272
+    assert sum(isinstance(n, Add) for n in net.nodes) == 10  # (2 + 3 + 4 + 3 + 3 blocks) - 5 first ones of a stage
+
+
+def test_mobilenetv2_halves_small_pictures_three_times() -> None:
+    net = build_net("mobilenetv2", (3, 32, 32), 10)
+    assert net.shapes()["head"] == (1280, 4, 4)
+    assert net.shapes()["blocks.1.1.add"] == (24, 32, 32)
+
+
+def test_mobilenetv2_narrows_in_fours() -> None:
+    outs = {n.out for n in build_net("mobilenetv2", (3, 32, 32), 10, 8).layers().values() if isinstance(n, Conv2d)}
+    assert outs == {8, 4, 24, 48, 16, 96, 40, 144, 80, 240, 320}  # 24 / 4 = 6 goes up to 8
+
+
+def test_ds_cnn_as_published() -> None:
+    """2 · 2.7 M operations of the small model, 49×10 halved to 25×5."""
+    net = build_net("ds_cnn", (1, 49, 10), 12)
+    assert net.shapes()["stem"] == (64, 25, 5)
+    assert net.weights()["stem.weight"] == (64, 1, 10, 4)
+    assert sum(node.macs(*inputs) for node, inputs in net.walk()) == 125 * (64 * 40 + 4 * 64 * (9 + 64)) + 64 * 12
+    assert build_net("ds_cnn", (1, 49, 40), 12).shapes()["stem"] == (64, 25, 20)
+
+
+def test_har_cnn1d_by_hand() -> None:
+    net = build_net("har_cnn1d", (6, 1, 128), 12)
+    assert [net.shapes()[f"pool{i}"] for i in (1, 2, 3)] == [(64, 1, 43), (128, 1, 15), (128, 1, 5)]
+    assert net.weights()["conv2.weight"] == (128, 64, 1, 9)
+
+
+@pytest.mark.parametrize(("name", "dense"), [("mobilenetv2", 1 + 17 + 1), ("ds_cnn", 1 + 4 + 1), ("har_cnn1d", 1 + 1)])
+def test_stem_depthwise_and_classifier_stay_dense(name: str, dense: int) -> None:
+    net = build_net(name, (3, 32, 32), 10)
+    kept = {k for k, node in net.layers().items() if not maskable(node)}
+    assert len(kept) == dense
+    assert all(k in ("stem", "conv1", "classifier") or net.weights()[f"{k}.weight"][1] == 1 for k in kept)
 
 
 @pytest.mark.parametrize("name", ZOO)
