@@ -83,17 +83,16 @@ def test_any_geometry(engine: Setting, data: st.DataObject) -> None:
         return data.draw(st.integers(low, high))
 
     def two(low: int, high: int) -> Pair:
-        """Two numbers, or one where the native engine can't take two yet."""
-        return whole(low, high) if engine[0] == "native" else (whole(low, high), whole(low, high))
+        return whole(low, high), whole(low, high)
 
     groups, kernel, stride = whole(1, 3), two(1, 4), two(1, 3)
     kh, kw = pair(kernel)
     shape = (groups * whole(1, 3), whole(kh, 9), whole(kw, 9))
     conv = Conv2d("n", ("x",), groups * whole(1, 3), kernel, stride, two(0, 2), groups, data.draw(st.booleans()))
-    around = 0 if engine[0] == "native" else (whole(0, kh // 2), whole(0, kw // 2))
+    around = (whole(0, kh // 2), whole(0, kw // 2))
     pool = Pool("n", ("x",), data.draw(st.sampled_from(["max", "avg"])), kernel, stride, around)
-    pad = [] if engine[0] == "native" else [Pad("n", ("x",), whole(0, 2), whole(0, 2), whole(0, 2), whole(0, 2))]
-    node = data.draw(st.sampled_from([conv, pool, BatchNorm("n", ("x",)), Linear("n", ("x",), 7), *pad]))
+    pad = Pad("n", ("x",), whole(0, 2), whole(0, 2), whole(0, 2), whole(0, 2))
+    node = data.draw(st.sampled_from([conv, pool, pad, BatchNorm("n", ("x",)), Linear("n", ("x",), 7)]))
     net = probe(node, (shape[:1],) if isinstance(node, Linear) else (shape,))
     n = 16 if isinstance(node, BatchNorm) else whole(1, 4)  # of few samples the variance may be as good as 0
     x = np.random.default_rng(whole(0, 999)).normal(size=(n, *net.input)).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_cases import NETS, PASSES, TINY, data, error, gradients, half_live, run, skip_new, start, weights_for
+from engine_cases import NETS, PASSES, TINY, data, error, gradients, half_live, run, start, weights_for
 from probes import CASES, copying, laid_out, probe
 from training import batches, direct, learner, sums
 
@@ -63,7 +63,6 @@ def activations() -> dict[str, dict[str, np.ndarray]]:
 @pytest.mark.parametrize(("net", "node", "shapes"), CASES)
 def test_node_by_node(net: Net, node: Node, shapes: tuple[Shape, ...], activations: Any) -> None:
     """Outputs, gradients, running statistics and prediction within 1e-5."""
-    skip_new(NATIVE, net)
     alone = probe(node, shapes)
     inputs = [laid_out(activations[net.name][i], shapes[0]) for i in node.inputs]
     x = np.concatenate(inputs, axis=1).astype(np.float32)
