@@ -19,6 +19,7 @@ from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Flatten, GlobalPool, Linear, Node, Pool, Relu, Shape
 from edgecl.types import ConfigError
 
+_BOTH = {Kind.CONV3: Kind.CONV3_BOTH, Kind.CONV1: Kind.CONV1_BOTH}  # input and weight gradient in one operation
 _BAND = 4  # rows of the image whose statistics the 3×3 and 1×1 kernels keep together, as they write their outputs
 
 
@@ -208,8 +209,8 @@ class Planner:
         first, common = family(node), {**geometry(node, value.shape), "g": g.struct(), "layer": layer.pointer}
         if node.bias:  # type: ignore[attr-defined]
             self.emit(Kind.BIAS_GRAD, source, **common)
-        if first is Kind.CONV3 and source.learns:
-            self.emit(Kind.CONV3_BOTH, source, a=source.view(), **common, **self.slot(source))
+        if first in _BOTH and source.learns:
+            self.emit(_BOTH[first], source, a=source.view(), **common, **self.slot(source))
         else:
             self.emit(first + 2, source, a=source.view(), **common)
             if source.learns:
