@@ -231,7 +231,11 @@ def _behind(value: Value) -> Value:
 
 
 VIEWS = (BatchNorm, Relu, Relu6, Flatten)  # which store nothing
-BOTH = {Kind.CONV3: Kind.CONV3_BOTH, Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH}  # which find both gradients in one walk
+BOTH = {
+    Kind.CONV3: Kind.CONV3_BOTH,
+    Kind.CONV1: Kind.CONV1_BOTH,
+    Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH,
+}
 CURVES = (Hardsigmoid, Hardswish, Sigmoid, Silu)  # in the order of Curve in elementwise.h
 SAME, SCALE, TO_SCALE = range(3)  # Factor in elementwise.h
 FORWARD: dict[type[Node], Callable[..., Value]] = {

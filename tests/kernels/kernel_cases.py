@@ -94,8 +94,18 @@ class Layered:
         dense = self.layer.want_all() if everything else None
         grad = blocked(self.kernels, d)
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
-        if dense is not None:
-            return dense.reshape(self.w.shape)
+        return self.listed() if dense is None else dense.reshape(self.w.shape)
+
+    def both(self, d: A) -> tuple[A, A]:
+        """(input gradient, weight gradient) of one operation, where the family has one."""
+        self.layer.want_updated()
+        out, grad, first = self.space(self.x.shape), blocked(self.kernels, d), family(self.node, self.x.shape[1])
+        kind = {Kind.CONV1: Kind.CONV1_BOTH, Kind.CONV3: Kind.CONV3_BOTH}[first]
+        self.run(self.op(kind - first, a=View(pointer(self.input)), g=Grad(pointer(grad)), out=pointer(out)))
+        return plain(self.kernels, out, self.x.shape), self.listed()
+
+    def listed(self) -> A:
+        """What was found of the weight gradient, in the weight's shape."""
         listed, taps = self.layer.updated, self.layer.listed_taps
         found = np.zeros((self.w.size // taps, taps), np.float32)
         found[listed.index[: listed.n]] = listed.values[: listed.n * taps].reshape(-1, taps)

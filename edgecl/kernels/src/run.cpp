@@ -1,6 +1,6 @@
 // One instruction set's kernels: setup.py compiles this file once for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set.
 #include "conv.h"
-#include "conv1_block.h"
+#include "conv1_both.h"
 #include "conv3_dw.h"
 #include "depthwise.h"
 #include "elementwise.h"
@@ -25,6 +25,7 @@ const Function FUNCTIONS[KINDS] = {
     depthwise, depthwise_dx, depthwise_dw, depthwise_both,
     activate, activate_dx, multiply, multiply_dx, join, join_dx, pad, pad_dx,
     single_in, single_copy, single_map, single_pool, single_mean, single_conv3, single_conv,
+    conv1_both,
 };
 
 }
