@@ -88,14 +88,14 @@ template <int R> inline void group1(const Op& op, Rows s, const Finish& f, int o
     else outputs1<R, true>(s, m.col + a, n, w, f, o);
 }
 
-// Outputs [first, last): as many at once as read the same rows.
+// Outputs [first, last): as many at once as read the same rows. Groups begin at multiples of their size, whoever takes them.
 inline void channels1(const Op& op, const Rows& s, const Finish& f, int first, int last) {
     const int group = op.o / op.groups;
     for (int o = first; o < last;) {
         const int left = last - o < group - o % group ? last - o : group - o % group;
         const bool full = op.layer->full;
-        if (left >= 8 && (full || same_list(op.layer->forward, o, 8))) group1<8>(op, s, f, o), o += 8;
-        else if (left >= 4 && (full || same_list(op.layer->forward, o, 4))) group1<4>(op, s, f, o), o += 4;
+        if (left >= 8 && o % 8 == 0 && (full || same_list(op.layer->forward, o, 8))) group1<8>(op, s, f, o), o += 8;
+        else if (left >= 4 && o % 4 == 0 && (full || same_list(op.layer->forward, o, 4))) group1<4>(op, s, f, o), o += 4;
         else group1<1>(op, s, f, o), o++;
     }
 }
@@ -132,9 +132,10 @@ inline void single_conv(const Op& op) {
         windows(op, rows, s.gap);
         s.x = rows;
     }
-    parallel(op.o, 1.0 * op.layer->forward.n * s.taps * f.pixels, [&](long first, long last) {
-        if (f.pixels > 1) return channels1(op, s, f, static_cast<int>(first), static_cast<int>(last));
-        for (int o = static_cast<int>(first); o < last; o++) pixel1(op, s, f, o);
+    parallel((op.o + 7) / 8, 1.0 * op.layer->forward.n * s.taps * f.pixels, [&](long begin, long end) {
+        const int first = static_cast<int>(8 * begin), last = 8 * end < op.o ? static_cast<int>(8 * end) : op.o;
+        if (f.pixels > 1) return channels1(op, s, f, first, last);
+        for (int o = first; o < last; o++) pixel1(op, s, f, o);
     });
 }
 
