@@ -1,8 +1,8 @@
 """The native engine: C++ kernels on numpy arrays, for CPUs, without torch. Masked kernels are skipped, not multiplied by 0.
 
-What is skipped: whole kernels of convolutions and single weights of linear layers and 1×1 convolutions, in the forward pass,
-in the input gradient and in the weight gradient, there also what the gradient mask leaves out. Masks of the units block4x4
-and channel come to whole kernels too; of unit "weight" in larger kernels only the wholly dead ones are skipped as yet.
+What is skipped: whole kernels of convolutions and single weights of linear layers, 1×1 and 3×3 convolutions, in the forward
+pass, in the input gradient and in the weight gradient, there also what the gradient mask leaves out. 4×4 blocks and channels
+of 1×1 convolutions are run by groups of rows; of single weights in other kernels only the wholly dead kernels are skipped.
 """
 
 from __future__ import annotations

@@ -110,14 +110,15 @@ def test_new_masks_zero_weights_and_momentum(engine: Setting, unit: str) -> None
 
 
 @on_engines
-def test_gradients_see_dead_weights_only_as_scores(engine: Setting) -> None:
+@on_units
+def test_gradients_see_dead_weights_only_as_scores(engine: Setting, unit: str) -> None:
     """A masked net's gradient is that of the net with zeros in it."""
-    made, live = start(engine, NET, momentum=0.5), half_live(NET, "kernel")
-    made.set_masks(live, dict.fromkeys(live, "kernel"))
+    made, live = start(engine, NET, momentum=0.5), half_live(NET, unit)
+    made.set_masks(live, dict.fromkeys(live, unit))
     x, d = data(NET)
     exact = reference_net.Result(NET, made.arrays(), x, PASSES["separate"])
     assert error(run(made, x, PASSES["separate"])[0], exact.outputs()[0]) < 2e-5
-    found, wanted, masks = gradients(made, d), exact.gradients(d), expanded(live, "kernel")
+    found, wanted, masks = gradients(made, d), exact.gradients(d), expanded(live, unit)
     for name, g in wanted.items():
         mask = masks.get(name.removesuffix(".weight"), True)
         assert error(found[name], g * mask, floor=0.1) < 2e-5, name
@@ -143,15 +144,16 @@ def test_gradient_masks_freeze_what_they_mask(engine: Setting, unit: str) -> Non
 
 
 @on_engines
-def test_what_is_let_through_moves_as_without_masks(engine: Setting) -> None:
-    live, results = half_live(NET, "kernel"), []
+@on_units
+def test_what_is_let_through_moves_as_without_masks(engine: Setting, unit: str) -> None:
+    live, results = half_live(NET, unit), []
     for masked in (False, True):
-        made = learner(engine, NET, "kernel")
+        made = learner(engine, NET, unit)
         train(made)
         chosen = choose(made, live) if masked else {}
         train(made, 1)
         results.append(made.arrays())
-    for layer, mask in expanded(chosen, "kernel").items():
+    for layer, mask in expanded(chosen, unit).items():
         assert error(*(r[f"{layer}.weight"][mask] for r in results)) < 1e-5
 
 

@@ -126,6 +126,23 @@ def test_threads_change_no_bit(isa: str, size: tuple[int, int, int], stride: int
 
 
 @on_isas
+@pytest.mark.parametrize(("unit", "kernel", "share"), [("kernel", 3, 0.5), ("weight", 3, 0.1), ("block4x4", 1, 0.5)])
+def test_bits_hang_on_the_number_of_threads_alone(isa: str, unit: str, kernel: int, share: float) -> None:
+    """Where both gradients are found together, each thread sums its part of the weight gradient."""
+    rng, shape = np.random.default_rng(0), (24, 24, kernel, kernel)
+    node, x = Conv2d("n", ("x",), 24, kernel, 1, kernel // 2), rng.normal(size=(32, 24, 16, 16)).astype(np.float32)
+    w, d = rng.normal(size=shape).astype(np.float32), rng.normal(size=x.shape).astype(np.float32)
+    live = expand(rng.random(unit_shape(unit, shape)) < share, unit, shape)
+    _, dx, dw = exact(node, x, w * live, d)
+    for threads in (1, 2, 4):
+        made = Layered(isa, node, x, w, live, None, threads)
+        first, second = made.both(d), made.both(d)
+        assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+        assert error(first[0], dx, 4 * kernel * 5.0) < BOUND
+        assert error(first[1], dw * live, 4 * np.sqrt(d[:, 0].size)) < BOUND
+
+
+@on_isas
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_batch_norm(isa: str, data: st.DataObject) -> None:

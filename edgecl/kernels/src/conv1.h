@@ -197,6 +197,25 @@ inline float dot(const float* d, const float* x, int count) {
     return sum(a + b);
 }
 
+// out[c][B] += Σ over the pixels of B rows of d and C columns of x.
+template <int B, int C>
+EDGECL_INLINE void outer_group(const float* d, const float* x, long plane, int count, const int32_t* row, const int32_t* col,
+                               float* out) {
+    const float *r[B], *c[C];
+    vf a[C * B];
+    UNROLL(B, i) r[i] = d + row[i] * plane; END
+    UNROLL(C, j) c[j] = x + col[j] * plane; END
+    UNROLL(C * B, i) a[i] = vf{}; END
+    for (int p = 0; p < count; p++) {
+        vf g[B];
+        UNROLL(B, i) g[i] = ld(r[i] + p * V); END
+        UNROLL(C, j) const vf v = ld(c[j] + p * V); UNROLL(B, i) a[j * B + i] += g[i] * v; END END
+    }
+    constexpr int fours = C * B / 4;
+    UNROLL(fours, i) add_sums(a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], out + 4 * i); END
+    UNROLL(C * B - 4 * fours, i) out[4 * fours + i] += sum(a[4 * fours + i]); END
+}
+
 inline void weights1(const float* d, const float* x, int count, const Csr& m, bool by_index, int inputs, int o0, int o1) {
     const long plane = static_cast<long>(count) * V;
     const bool all = m.n == m.rows * inputs;
@@ -208,9 +227,12 @@ inline void weights1(const float* d, const float* x, int count, const Csr& m, bo
             for (int c = c4; c < inputs; c++)
                 m.w[static_cast<long>(r) * inputs + c] += dot(d + r * plane, x + c * plane, count);
     }
-    for (int o = o4; o < o1; o++)
-        for (int k = m.rowptr[o]; k < m.rowptr[o + 1]; k++)
-            m.w[by_index ? m.index[k] : k] += dot(d + o * plane, x + m.col[k] * plane, count);
+    for (int o = o4; o < o1; o++) {
+        int k = m.rowptr[o];
+        const int end = m.rowptr[o + 1];
+        for (; !by_index && k + 8 <= end; k += 8) outer_group<1, 8>(d, x, plane, count, &o, m.col + k, m.w + k);
+        for (; k < end; k++) m.w[by_index ? m.index[k] : k] += dot(d + o * plane, x + m.col[k] * plane, count);
+    }
 }
 
 inline int part1(const Op& op) {  // pixels of all inputs and outputs that the L2 cache holds: whole tiles of 3, of 4 and of 6

@@ -77,25 +77,6 @@ inline void conv1_dx_by_block(const Op& op) {
     convolve1_by_block(GradSource{op.g, op.n, op.o, pixels}, op.n, op.o, pixels, op.wo, 1, op.layer->backward, inputs1(op));
 }
 
-// out[c][B] += Σ over the pixels of B rows of d and C columns of x.
-template <int B, int C>
-EDGECL_INLINE void outer_group(const float* d, const float* x, long plane, int count, const int32_t* row, const int32_t* col,
-                               float* out) {
-    const float *r[B], *c[C];
-    vf a[C * B];
-    UNROLL(B, i) r[i] = d + row[i] * plane; END
-    UNROLL(C, j) c[j] = x + col[j] * plane; END
-    UNROLL(C * B, i) a[i] = vf{}; END
-    for (int p = 0; p < count; p++) {
-        vf g[B];
-        UNROLL(B, i) g[i] = ld(r[i] + p * V); END
-        UNROLL(C, j) const vf v = ld(c[j] + p * V); UNROLL(B, i) a[j * B + i] += g[i] * v; END END
-    }
-    constexpr int fours = C * B / 4;
-    UNROLL(fours, i) add_sums(a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], out + 4 * i); END
-    UNROLL(C * B - 4 * fours, i) out[4 * fours + i] += sum(a[4 * fours + i]); END
-}
-
 template <int B>
 inline void group_weights(const float* d, const float* x, long plane, int count, const Csr& m, const Group& g) {
     int k = g.begin;

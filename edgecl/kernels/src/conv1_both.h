@@ -1,13 +1,12 @@
-// Both gradients of a 1×1 convolution in one walk over the pixels: the gradient is read and put through batch norm once. For
-// one thread, since the two are shared out differently.
+// Both gradients of a 1×1 convolution in one walk over the pixels: the gradient is read and put through batch norm once.
 #pragma once
 #include "conv1_block.h"
+#include "conv3.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
 
-inline void weights1_of(const Op& op, const float* d, const float* x, int count) {
-    const Layer& l = *op.layer;
+inline void weights1_of(const Op& op, const Layer& l, const float* d, const float* x, int count) {
     if (l.updated_unit != BY_BLOCK) return weights1(d, x, count, l.updated, l.dense_grad != 0, l.inputs, 0, op.o);
     const Group* g = groups_of(l.updated);
     for (int i = 0; i < l.updated.rows; i++, g++)
@@ -22,25 +21,29 @@ inline void inputs1_of(const Op& op, const float* d, int count, const Image1& t,
 }
 
 inline void conv1_both(const Op& op) {
-    if (threads() > 1) {
+    const int pixels = op.ho * op.wo, part = part1(op), parts = (pixels + part - 1) / part;
+    const long items = static_cast<long>(blocks_of(op.n)) * parts;
+    if (!shares_gradient(*op.layer, items)) {
         conv1_dw(op);
         conv1_dx(op);
         return;
     }
-    const int pixels = op.ho * op.wo, part = part1(op);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const Image1 t = inputs1(op);
-    float* x = scratch_a.get(static_cast<std::size_t>(op.c) * part * V);
-    float* d = scratch_b.get(static_cast<std::size_t>(op.o) * part * V);
-    for (int nb = 0; nb < blocks_of(op.n); nb++)
-        for (int p0 = 0; p0 < pixels; p0 += part) {
+    const double work = 2.0 * op.layer->updated.n * pixels * blocks_of(op.n);
+    share_gradient(*op.layer, items, work, [&](const Layer& l, long begin, long end) {
+        float* x = scratch_a.get(static_cast<std::size_t>(op.c) * part * V);
+        float* d = scratch_b.get(static_cast<std::size_t>(op.o) * part * V);
+        for (long item = begin; item < end; item++) {
+            const int nb = static_cast<int>(item / parts), p0 = static_cast<int>(item % parts) * part;
             const int count = pixels - p0 < part ? pixels - p0 : part;
             pack_pixels(ds, nb, op.o, p0, count, op.wo, op.wo, 1, d);
             inputs1_of(op, d, count, t, nb, p0);
             pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
-            weights1_of(op, d, x, count);
+            weights1_of(op, l, d, x, count);
         }
+    });
 }
 
 }

@@ -89,10 +89,39 @@ struct Tiles {  // how an image of h × w outputs is cut
     }
 };
 
+// f(part's layer, begin, end) for each thread's share of `items` that add to one weight gradient: each part but the first has a
+// gradient of its own, added at the end in order, so that the bits hang on the number of threads alone.
+inline thread_local Scratch scratch_gradients;
+
+template <class F> void share_gradient(const Layer& l, long items, double work, F&& f) {
+    const int parts = threads();
+    const long size = static_cast<long>(l.updated.n) * l.taps;
+    float* rest = scratch_gradients.get(static_cast<std::size_t>(size) * (parts - 1) + 1);
+    std::memset(rest, 0, sizeof(float) * size * (parts - 1));
+    parallel(parts, work, [&](long first, long last) {
+        for (long part = first; part < last; part++) {
+            Layer own = l;
+            if (part) own.updated.w = rest + (part - 1) * size;
+            f(own, items * part / parts, items * (part + 1) / parts);
+        }
+    });
+    for (int part = 1; part < parts; part++, rest += size)
+        for (long k = 0; k < size; k++) l.updated.w[k] += rest[k];
+}
+
+// Whether items can be shared so: not if all gradients are wanted, dead weights' too, nor if threads would go idle.
+inline bool shares_gradient(const Layer& l, long items) {
+    return threads() == 1 || (!l.dense_grad && (items % threads() == 0 || items >= 4L * threads()));
+}
+
 constexpr long BOTH_BYTES = 512 * 1024;  // of packed inputs and gradients together
 
 template <Geometry G> long both_bytes(const Op& op, int group) {
     return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+}
+
+inline double both_work(const Op& op) {
+    return static_cast<double>(op.layer->backward.n + op.layer->updated.n) * op.layer->taps * op.h * op.w * blocks_of(op.n);
 }
 
 template <Geometry G> int both_tiles(const Op& op) {  // side by side in one strip

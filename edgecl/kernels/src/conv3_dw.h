@@ -84,31 +84,32 @@ inline void conv3_dw_by_kernel(const Op& op) {
 }
 
 // Both gradients in one walk over the tiles, where the strips of both fit the cache: the gradient is read and put through
-// batch norm once. For one thread, since the two are shared out differently.
+// batch norm once.
 template <Geometry G> void both(const Op& op) {
     using Sh = Shape33<G>;
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const GradSource ds{op.g, op.n, op.o, op.h * op.w};
     const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
     const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4, wide = both_tiles<G>(op);
-    float* x = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(wide) * V);
-    float* d = scratch_b.get(static_cast<std::size_t>(op.o) * Sh::rows * Sh::cols(wide) * V);
-    for (int nb = 0; nb < blocks_of(op.n); nb++)
-        for (int y = 0; y < ty; y++)
+    share_gradient(*op.layer, static_cast<long>(blocks_of(op.n)) * ty, both_work(op), [&](const Layer& l, long begin, long end) {
+        float* x = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(wide) * V);
+        float* d = scratch_b.get(static_cast<std::size_t>(op.o) * Sh::rows * Sh::cols(wide) * V);
+        for (long item = begin; item < end; item++)
             for (int z = 0; z < tx; z += wide) {
+                const int nb = static_cast<int>(item / ty), y = static_cast<int>(item % ty);
                 const int group = tx - z < wide ? tx - z : wide, cols = Sh::cols(group);
                 const long pitch = static_cast<long>(cols) * V, plane = pitch * Sh::rows;
                 const int y0 = y * 4 + Sh::origin, x0 = z * 4 + Sh::origin;
                 pack_window(ds, nb, op.o, op.h, op.w, y0, x0, Sh::rows, cols, d);
                 for (int c = 0; c < op.c; c++)
                     for (int i = 0; i < group; i++)
-                        one_tile<G>(d + 4L * i * V, plane, pitch, op.layer->backward, t, c, nb, y * 4, (z + i) * 4, ty);
+                        one_tile<G>(d + 4L * i * V, plane, pitch, l.backward, t, c, nb, y * 4, (z + i) * 4, ty);
                 pack_window(xs, nb, op.c, op.h, op.w, y0, x0, Sh::rows, cols, x);
                 const float* inner = d - Sh::origin * (pitch + V);
                 for (int o = 0; o < op.o; o++)
-                    row_of_kernels<G>(x, plane, pitch, inner + o * plane, pitch, 4 * V, group, *op.layer, o, op.h, op.w,
-                                      4 * y, 4 * z);
+                    row_of_kernels<G>(x, plane, pitch, inner + o * plane, pitch, 4 * V, group, l, o, op.h, op.w, 4 * y, 4 * z);
             }
+    });
 }
 
 inline void conv3(const Op& op) { op.layer->unit == BY_WEIGHT ? conv3_by_weight(op) : conv3_by_kernel(op); }
@@ -127,7 +128,8 @@ template <Geometry G> void both_of(const Op& op) {
 
 inline void conv3_both(const Op& op) {
     const bool whole = op.h == 4 && op.w == 4, mixed = op.layer->unit != op.layer->updated_unit;  // mixed: all gradients wanted
-    if (mixed || threads() > 1 || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    const bool shared = shares_gradient(*op.layer, static_cast<long>(blocks_of(op.n)) * ((op.h + 3) / 4));
+    if (mixed || !shared || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {

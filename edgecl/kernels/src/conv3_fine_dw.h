@@ -139,20 +139,23 @@ template <Geometry G> void both_by_weight(const Op& op) {
     const long pitch = static_cast<long>(cols) * V, plane = pitch * Sh::rows;
     const List33 back = list33<G>(scratch_places, op.layer->backward, cols);
     const List33 updated = list33<G>(scratch_more_places, op.layer->updated, cols);
-    float* x = scratch_a.get(static_cast<std::size_t>(op.c) * plane + static_cast<std::size_t>(longest_row(updated.m, op.o)) * V);
-    float* d = scratch_b.get(static_cast<std::size_t>(op.o) * plane);
-    float* sums = x + op.c * plane;
-    for (int nb = 0; nb < blocks_of(op.n); nb++)
-        for (int y = 0; y < ty; y++)
+    const std::size_t room = static_cast<std::size_t>(op.c) * plane, longest = longest_row(updated.m, op.o);
+    share_gradient(*op.layer, static_cast<long>(blocks_of(op.n)) * ty, both_work(op), [&](const Layer& l, long begin, long end) {
+        const List33 own{l.updated, updated.places, updated.down};
+        float *x = scratch_a.get(room + longest * V), *sums = x + room;
+        float* d = scratch_b.get(static_cast<std::size_t>(op.o) * plane);
+        for (long item = begin; item < end; item++)
             for (int z = 0; z < tx; z += wide) {
-                const int group = at_most(tx - z, wide), y0 = y * 4 + Sh::origin, x0 = z * 4 + Sh::origin;
+                const int nb = static_cast<int>(item / ty), y = static_cast<int>(item % ty), group = at_most(tx - z, wide);
+                const int y0 = y * 4 + Sh::origin, x0 = z * 4 + Sh::origin;
                 pack_window(ds, nb, op.o, op.h, op.w, y0, x0, Sh::rows, cols, d);
                 for (int i = 0; i < group; i++)
                     for (int c = 0; c < op.c; c++) fine_tile<G>(d + 4L * i * V, back, t, c, nb, y * 4, (z + i) * 4, ty);
                 pack_window(xs, nb, op.c, op.h, op.w, y0, x0, Sh::rows, cols, x);
                 const float* inner = d - Sh::origin * (pitch + V);
-                for (int o = 0; o < op.o; o++) fine_row<G>(x, updated, inner + o * plane, pitch, group, o, sums);
+                for (int o = 0; o < op.o; o++) fine_row<G>(x, own, inner + o * plane, pitch, group, o, sums);
             }
+    });
 }
 
 }

@@ -55,7 +55,7 @@ template <class F> inline void by_curve(int which, F&& f) {
 // f(block, channel, scratch of two planes) for every plane of the input's shape.
 template <class F> inline void each_plane(const Op& op, F&& f) {
     const long hw = static_cast<long>(op.h) * op.w;
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
         float* room = scratch_b.get(static_cast<std::size_t>(2 * hw) * V);
         for (long i = begin; i < end; i++) f(static_cast<int>(i / op.c), static_cast<int>(i % op.c), room);
     });

@@ -23,7 +23,7 @@ inline void plane_stats(const float* x, int hw, float* to) {
 // Those of every sample and channel, where the producer of `a` left none. One band.
 inline void image_stats(const Op& op) {
     const int hw = op.h * op.w;
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
         for (long i = begin; i < end; i++) plane_stats(op.a.x + i * hw * V, hw, op.stats + i * 2 * V);
     });
 }
@@ -85,7 +85,7 @@ inline void norm_reduce(const Op& op) {
     const Norm& b = *op.norm;
     const int hw = op.h * op.w;
     const double total = static_cast<double>(op.n) * hw;
-    parallel(op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long first, long last) {
+    parallel(op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long first, long last) {
         for (int c = static_cast<int>(first); c < last; c++) {
             const bool masked = op.g.mask != nullptr;
             vf mean = splat(b.mean[c]), scale = splat(op.g.mscale ? op.g.mscale[c] : 1.f);

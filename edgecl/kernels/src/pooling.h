@@ -30,7 +30,7 @@ template <class F> EDGECL_INLINE void each_tap(const Op& op, const Window& a, F&
 template <class F> inline void planes(const Op& op, F&& f) {
     const int hw = op.h * op.w;
     const ViewSource s{op.a, op.n, op.c, hw};
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(hw) * V);
         for (long i = begin; i < end; i++) {
             if (op.a.x) s.row(x, static_cast<int>(i / op.c), static_cast<int>(i % op.c), 0, hw, 1);

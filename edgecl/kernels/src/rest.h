@@ -32,7 +32,7 @@ inline void unpack(const Op& op) {  // a → host
 inline void store(const Op& op) {
     const int hw = op.h * op.w;
     const ViewSource a{op.a, op.n, op.c, hw}, b{op.b, op.n, op.c, hw};
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
         float* row = scratch_b.get(static_cast<std::size_t>(hw) * V);
         for (long i = begin; i < end; i++) {
             float* out = op.out + i * hw * V;
@@ -48,7 +48,7 @@ inline void store(const Op& op) {
 inline void store_grad(const Op& op) {
     const int hw = op.h * op.w;
     const GradSource s{op.g, op.n, op.c, hw};
-    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 1.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
+    parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
         float* row = scratch_b.get(static_cast<std::size_t>(hw) * V);
         for (long i = begin; i < end; i++) {
             float* out = op.out + i * hw * V;
