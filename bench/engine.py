@@ -30,24 +30,26 @@ from edgecl.nets.init import initial
 from edgecl.types import Pass
 
 BATCH, CLASSES, INPUT = 32, 10, (3, 32, 32)
-ROWS: dict[str, tuple[int, float, float, float | None]] = {  # width, sparsity, prototype's ratio, ratio to reach
-    "w64 dense": (64, 0.0, 0.97, 1.0),
-    "w64 75 %": (64, 0.75, 3.0, 3.4),
-    "w64 90 %": (64, 0.9, 5.4, 7.0),
-    "w64 95 %": (64, 0.95, 7.3, 9.0),
-    "w32 75 %": (32, 0.75, 10.9, 13.0),
-    "w20 75 %": (20, 0.75, 22.4, 26.0),
+ROWS: dict[str, tuple[int, float, str, float, float | None]] = {  # width, sparsity, unit, prototype's ratio, ratio to reach
+    "w64 dense": (64, 0.0, "kernel", 0.97, 1.0),
+    "w64 75 %": (64, 0.75, "kernel", 3.0, 3.4),
+    "w64 90 %": (64, 0.9, "kernel", 5.4, 7.0),
+    "w64 95 %": (64, 0.95, "kernel", 7.3, 9.0),
+    "w64 95 %, weights": (64, 0.95, "weight", 4.9, 6.0),
+    "w64 95 %, channels": (64, 0.95, "channel", 0.0, None),
+    "w32 75 %": (32, 0.75, "kernel", 10.9, 13.0),
+    "w20 75 %": (20, 0.75, "kernel", 22.4, 26.0),
 }
 Step = Callable[[], Any]
 
 
-def native(width: int, sparsity: float) -> tuple[Engine, Step]:
+def native(width: int, sparsity: float, unit: str) -> tuple[Engine, Step]:
     """A whole step: forward, loss, backward, update."""
     net, rng = build_net("resnet18", INPUT, CLASSES, width), np.random.default_rng(0)
     engine = make_engine("native", net, threads=1)
     engine.load({**engine.arrays(), **initial(net, rng)})
     if sparsity:
-        live, units = random_masks(net, sparsity, rng)
+        live, units = random_masks(net, sparsity, unit, rng)
         engine.set_masks(live, units)
     x = rng.normal(size=(BATCH, *INPUT)).astype(np.float32)
     y = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
@@ -63,11 +65,11 @@ def native(width: int, sparsity: float) -> tuple[Engine, Step]:
     return engine, step
 
 
-def random_masks(net: Net, sparsity: float, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, str]]:
-    """Whole kernels, in every layer that training masks."""
+def random_masks(net: Net, sparsity: float, unit: str, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, str]]:
+    """In every layer that training masks."""
     from edgecl.config import resolve
 
-    layers = masked_layers(net, resolve("", [{"mask": {"sparsity": sparsity, "unit": "kernel"}}]))
+    layers = masked_layers(net, resolve("", [{"mask": {"sparsity": sparsity, "unit": unit}}]))
     live = masks.start(rng, {k: v.live for k, v in layers.items()}, {k: v.shape for k, v in layers.items()})
     return live, {k: v.unit for k, v in layers.items()}
 
@@ -125,7 +127,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     chosen = {k: v for k, v in ROWS.items() if args.rows in k}
-    engines = {name: native(width, sparsity) for name, (width, sparsity, _, _) in chosen.items()}
+    engines = {name: native(*row[:3]) for name, row in chosen.items()}
     steps = {"torch": dense_torch(False), "torch channels last": dense_torch(True)} | {k: v[1] for k, v in engines.items()}
     times = measure(steps, 3 if args.quick else 9)
     report(times, chosen, next(iter(engines.values()))[0].place())
@@ -138,7 +140,7 @@ def report(times: Mapping[str, list[float]], rows: Mapping[str, Any], place: Map
     print(f"{'a training step':22} {'ms':>8} {'× dense torch':>14} {'(quartiles)':>16} {'prototype':>10} {'to reach':>9}")
     for name, values in ratios.items():
         low, middle, high = np.percentile(values, (25, 50, 75))
-        goal = "".join(f"{v:>10.4g}" if v else "" for v in rows[name][2:]) if name in rows else ""
+        goal = "".join(f"{v:>10.4g}" if v else "" for v in rows[name][3:]) if name in rows else ""
         print(f"{name:22} {1e3 * medians[name]:8.1f} {middle:14.2f} {f'({low:.2f}–{high:.2f})':>16} {goal}")
     found = {k: round(float(np.median(v)), 3) for k, v in ratios.items()}
     print(json.dumps({"bench": "engine", "yardstick": best, "ratios": found, "rounds": len(times[best]), **place}))

@@ -33,7 +33,11 @@ PLANNING = (
     click.option("--method", metavar="NAME", help="Continual-learning method (see `edgecl methods`). [derpp]"),
     click.option("--device", metavar="PROFILE", help="Device to predict time and energy for (see `edgecl doctor`). [host]"),
     click.option("--budget", metavar="Nx", help="Train with N times fewer FLOPs than dense, such as 23x. [none]"),
-    click.option("--net", metavar="NAME|PATH", help="Network: resnet18, mobilenetv2, ds_cnn, … (docs/nets.md), or a .yaml. [the data set's usual one]"),
+    click.option(
+        "--net",
+        metavar="NAME|PATH",
+        help="Network: resnet18, mobilenetv2, ds_cnn, … (docs/nets.md), or a .yaml. [the data set's usual one]",
+    ),
     click.option("--epochs", type=int, metavar="N", help="Epochs a task. [the data set's usual number]"),
     click.option("--seed", type=int, metavar="N", help="Seed of everything that is drawn at random. [0]"),
     click.option("--engine", metavar="NAME", help="What runs the network. [torch]"),

@@ -30,18 +30,17 @@ from edgecl.nets.nodes import (
 )
 from edgecl.types import ConfigError
 
-_BAND = 4  # rows of the image whose statistics the 3×3 kernels keep together
 _ALONE = "a pass of one sample has one value a channel and no variance; take a larger train.batch"
 
 
 def conv(build: Builder, node: Node, value: Value) -> Value:
     layer, shape, kind = build.layers[node.name], out_shape(node, value.shape), family(node, value.shape[0])
     cell = Cell(build.take(shape))
-    if kind in (Kind.CONV3, Kind.DEPTHWISE) and build.train and _normed(build, node.name):
-        cell.band = _BAND if kind is Kind.CONV3 else shape[1]
+    if kind in BANDS and build.train and _normed(build, node.name):
+        cell.band = BANDS[kind] or shape[1]
         cell.stats = build.keep(array(build.blocks * -(-shape[1] // cell.band) * shape[0] * 2 * build.lanes))
     view, out, stats = value.view(), pointer(cell.data), pointer(cell.stats)
-    build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, layer=layer.pointer)
+    build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, band=cell.band, layer=layer.pointer)
     return Value(cell, shape)
 
 
@@ -231,6 +230,7 @@ def _behind(value: Value) -> Value:
 
 
 VIEWS = (BatchNorm, Relu, Relu6, Flatten)  # which store nothing
+BANDS = {Kind.CONV3: 4, Kind.CONV1: 4, Kind.DEPTHWISE: 0}  # rows whose statistics come with the outputs; 0: all
 BOTH = {Kind.CONV3: Kind.CONV3_BOTH, Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH}  # which find both gradients in one walk
 CURVES = (Hardsigmoid, Hardswish, Sigmoid, Silu)  # in the order of Curve in elementwise.h
 SAME, SCALE, TO_SCALE = range(3)  # Factor in elementwise.h

@@ -35,6 +35,7 @@ class Layer(c.Structure):
         *((name, P) for name in ("w", "v", "bias", "gbias", "fine")),
         *((name, N) for name in ("taps", "inputs", "full", "dense_grad")),
         *((name, Csr) for name in ("forward", "backward", "updated")),
+        *((name, N) for name in ("unit", "updated_unit")),
     )
 
 
@@ -72,6 +73,8 @@ Kind = IntEnum(
     "ACTIVATE ACTIVATE_DX MULTIPLY MULTIPLY_DX JOIN JOIN_DX PAD PAD_DX",
     start=0,
 )
+
+Unit = IntEnum("Unit", "BY_KERNEL BY_WEIGHT BY_BLOCK", start=0)
 
 
 def pointer(a: np.ndarray[Any, Any] | None) -> int | None:

@@ -22,7 +22,6 @@ from engine_cases import (
     on_engines,
     on_nets,
     run,
-   
     start,
     weights_for,
 )

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecl.engines.native_layers import Weights
+from edgecl.engines.native_layers import Statistics, Weights
 from edgecl.engines.native_values import family, geometry
 from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
-from edgecl.nets.nodes import Conv2d, pair
+from edgecl.nets.nodes import BatchNorm, Conv2d, pair
 
 A = np.ndarray[Any, Any]
 ISAS = [name for name, here in isas().items() if here]
@@ -70,6 +70,19 @@ class Layered:
         self.run(self.op(0, a=View(pointer(self.input)), out=pointer(out)))
         return plain(self.kernels, out, self.out_shape)
 
+    def statistics(self, band: int = 4) -> tuple[A, A]:
+        """Mean and variance of the output's channels, from what the convolution notes of them as it writes."""
+        n, o, ho, wo = self.out_shape
+        out, v = self.space(self.out_shape), self.kernels.lanes
+        stats = array(-(-n // v) * -(-ho // band) * o * 2 * v)
+        stats.fill(np.nan)
+        p = {f"b.{k}": array(o) for k in ("weight", "bias", "running_mean", "running_var")}
+        state = Statistics(BatchNorm("b", ("n",), momentum=1.0), p, p)
+        common = {"stats": pointer(stats), "band": band}
+        norm = Op(kind=Kind.NORM, n=n, c=o, h=ho, w=wo, norm=state.pointer, momentum=1.0, **common)
+        self.run(self.op(0, a=View(pointer(self.input)), out=pointer(out), **common), norm)
+        return p["b.running_mean"], p["b.running_var"]
+
     def dx(self, d: A, onto: A | None = None) -> A:
         out = self.space(self.x.shape) if onto is None else blocked(self.kernels, onto)
         grad = blocked(self.kernels, d)
@@ -83,9 +96,9 @@ class Layered:
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
         if dense is not None:
             return dense.copy()
-        found = np.zeros((self.w.shape[0] * self.w.shape[1], self.layer.taps), np.float32)
-        listed = self.layer.updated
-        found[listed.index[: listed.n]] = listed.values[: listed.n * self.layer.taps].reshape(-1, self.layer.taps)
+        listed, taps = self.layer.updated, self.layer.listed_taps
+        found = np.zeros((self.w.size // taps, taps), np.float32)
+        found[listed.index[: listed.n]] = listed.values[: listed.n * taps].reshape(-1, taps)
         return found.reshape(self.w.shape)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import ISAS, A, Layered, blocked, error, exact, on_isas, plain
 
-from edgecl.engines.native_layers import Statistics
-from edgecl.kernels import Grad, Kind, Op, View, array, load, pointer, program
+from edgecl.engines.native_layers import Statistics, Weights
+from edgecl.kernels import Grad, Kind, Op, Unit, View, array, load, pointer, program
 from edgecl.masks import BLOCK, expand, unit_shape
 from edgecl.nets.nodes import BatchNorm, Conv2d
 from edgecl.types import ConfigError
@@ -50,28 +50,69 @@ def test_convolutions(isa: str, kernel: int, data: st.DataObject) -> None:
     out, dx, dw = exact(node, x, made.w, d)
     onto = rng.normal(size=x.shape).astype(np.float32)
     terms = [np.sqrt(n * kernel**2) for n in (x.shape[1], node.out)] + [np.sqrt(d[:, 0].size)]
-    pairs = kernel_mask(updated if updated is not None else live, w.shape)
+    chosen = np.ones(w.shape, np.bool_) if updated is None else updated
+    found = chosen if made.layer.listed_taps == 1 else chosen.any(axis=(2, 3), keepdims=True)
     assert error(made.forward(), out, 4 * terms[0]) < BOUND
     assert error(made.dx(d), dx, 4 * terms[1]) < BOUND
     assert error(made.dx(d, onto), dx + onto, 4 * terms[1]) < BOUND
-    assert error(made.dw(d), dw * pairs, 4 * terms[2]) < BOUND
+    assert error(made.dw(d), dw * found, 4 * terms[2]) < BOUND
     assert error(made.dw(d, everything=True), dw, 4 * terms[2]) < BOUND
 
 
-def kernel_mask(mask: A | None, shape: tuple[int, ...]) -> A:
-    """[O, I, 1, 1]: kernels with a weight in the mask."""
-    whole = np.ones(shape, np.bool_) if mask is None else mask
-    return whole.any(axis=(2, 3), keepdims=True)
+@on_isas
+@pytest.mark.parametrize("kernel", [1, 3])
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_statistics_are_those_of_the_output(isa: str, kernel: int, data: st.DataObject) -> None:
+    """Of any mask, threads and size, odd ones too; channels far from 0 lose no variance."""
+    node, x, w, rng = draw_case(data, kernel)
+    made = Layered(isa, node, x + 3, w, draw_mask(data, rng, w.shape), None, threads=data.draw(st.sampled_from([1, 3])))
+    out = exact(node, x + 3, made.w, np.zeros(made.out_shape))[0]
+    if out[:, 0].size == 1:
+        return  # has no variance
+    mean, var = made.statistics()
+    scale = max(1.0, float(abs(out).max()))
+    assert error(mean, out.mean((0, 2, 3)), scale) < BOUND
+    assert error(var, out.var((0, 2, 3), ddof=1), scale**2) < BOUND
+
+
+WANTED = [
+    ("weight", 3, 0.1, Unit.BY_WEIGHT),
+    ("weight", 3, 0.9, Unit.BY_KERNEL),  # whole kernels cost less
+    ("kernel", 3, 0.1, Unit.BY_KERNEL),
+    ("channel", 3, 0.5, Unit.BY_KERNEL),
+    ("block4x4", 1, 0.3, Unit.BY_BLOCK),
+    ("channel", 1, 0.5, Unit.BY_BLOCK),
+    ("weight", 1, 0.1, Unit.BY_KERNEL),
+]
+
+
+@pytest.mark.parametrize(("unit", "kernel", "share", "wanted"), WANTED)
+def test_a_mask_is_run_in_its_own_units(unit: str, kernel: int, share: float, wanted: Unit) -> None:
+    """And no more than its live weights are listed, but for kernels with dead ones in them."""
+    rng, shape = np.random.default_rng(0), (22, 19, kernel, kernel)
+    live = expand(rng.random(unit_shape(unit, shape)) < share, unit, shape)
+    layer = Weights(Conv2d("n", ("x",), 22, kernel, 1, kernel // 2), array(shape), None, None, None)
+    layer.set_live(live)
+    assert layer.unit is layer.updated_unit is wanted
+    kernels = live.any(axis=(2, 3)).sum() if wanted is Unit.BY_KERNEL else live.sum()
+    assert layer.forward.n == layer.backward.n == layer.updated.n == kernels
+    layer.set_updated(live & (rng.random(shape) < 0.5))
+    assert layer.updated_unit is (Unit.BY_KERNEL if kernel == 1 else wanted)  # no longer whole blocks
+    layer.set_live(None)
+    assert layer.unit is layer.updated_unit is Unit.BY_KERNEL
 
 
 @on_isas
 @pytest.mark.parametrize("size", [(32, 16, 32), (16, 32, 16), (40, 24, 8), (33, 32, 4)], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_threads_change_no_bit(isa: str, size: tuple[int, int, int], stride: int) -> None:
+@pytest.mark.parametrize(("unit", "kernel"), [("kernel", 3), ("weight", 3), ("block4x4", 1)])
+def test_threads_change_no_bit(isa: str, size: tuple[int, int, int], stride: int, unit: str, kernel: int) -> None:
     n, c, h = size
     rng = np.random.default_rng(0)
-    node, x = Conv2d("n", ("x",), c, 3, stride, 1), rng.normal(size=(n, c, h, h)).astype(np.float32)
-    w, live = rng.normal(size=(c, c, 3, 3)).astype(np.float32), expand(rng.random((c, c)) < 0.5, "kernel", (c, c, 3, 3))
+    node, x = Conv2d("n", ("x",), c, kernel, stride, kernel // 2), rng.normal(size=(n, c, h, h)).astype(np.float32)
+    w, shape = rng.normal(size=(c, c, kernel, kernel)).astype(np.float32), (c, c, kernel, kernel)
+    live = expand(rng.random(unit_shape(unit, shape)) < (0.1 if unit == "weight" else 0.5), unit, shape)
     results = []
     for threads in (1, 2, 3):
         made = Layered(isa, node, x, w, live, None, threads)

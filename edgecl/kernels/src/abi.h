@@ -47,6 +47,14 @@ struct Layer {           // one convolution's or linear layer's parameters
     int32_t full;        // all kernels live: dense loops over w may be used
     int32_t dense_grad;  // updated.w is [O][I][taps] and found by index
     Csr forward, backward, updated;
+    int32_t unit;        // of `forward` and `backward`: see Unit
+    int32_t updated_unit;
+};
+
+enum Unit : int32_t {    // what a list names
+    BY_KERNEL,           // kernels of one (out, in) pair, all their taps
+    BY_WEIGHT,           // single weights of 3×3 kernels (conv3_fine.h)
+    BY_BLOCK,            // rows of a 1×1 that share their columns (conv1_block.h)
 };
 
 struct Norm {            // a batch norm's parameters, and what one pass leaves for its backward

@@ -53,21 +53,45 @@ struct Image1 {  // where rows of `pixels` go: at (y, x) · stride of an image w
     const float* bias;
     int rows, hw, w, wo, stride;
     bool accumulate;
+    float* stats;  // of bands of so many pixels; null: none
+    int band;
 
     EDGECL_INLINE long place(const Image1& t, int p) {
         return t.stride == 1 ? p : static_cast<long>(p / t.wo) * t.stride * t.w + p % t.wo * t.stride;
     }
 };
 
-template <int B, int P> EDGECL_INLINE void put(const Image1& t, int nb, int row, int p0, const vf* acc) {
-    for (int b = 0; b < B; b++) {
-        float* out = t.out + (static_cast<long>(nb) * t.rows + row + b) * t.hw * V;
-        vf bias = splat(t.bias ? t.bias[row + b] : 0.f);
-        for (int p = 0; p < P; p++) {
-            float* at = out + Image1::place(t, p0 + p) * V;
-            st(at, (t.accumulate ? ld(at) : vf{}) + (acc[b * P + p] + bias));
-        }
+// Merges P values into the mean and squared deviations of `before` ones, sample by sample (Chan et al. 1979).
+template <int P> EDGECL_INLINE void add_stats1(const vf* acc, int before, float* stats) {
+    vf total{}, square{};
+    UNROLL(P, p) total += acc[p]; END
+    vf mean = total * (1.f / P);
+    UNROLL(P, p) vf d = acc[p] - mean; square += d * d; END
+    if (before) {
+        const vf old = ld(stats), d = mean - old;
+        square += ld(stats + V) + d * d * (static_cast<float>(before) * P / (before + P));
+        mean = old + d * (static_cast<float>(P) / (before + P));
     }
+    st(stats, mean);
+    st(stats + V, square);
+}
+
+// Row rows(b) of the image gets acc[b][P] at pixels from p0 on.
+template <int B, int P, class Rows> EDGECL_INLINE void put(const Image1& t, int nb, Rows&& rows, int p0, vf* acc) {
+    UNROLL(B, b)
+        const int row = rows(b);
+        float* out = t.out + (static_cast<long>(nb) * t.rows + row) * t.hw * V;
+        const vf bias = splat(t.bias ? t.bias[row] : 0.f);
+        UNROLL(P, p)
+            float* at = out + Image1::place(t, p0 + p) * V;
+            acc[b * P + p] += bias;
+            st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+        END
+        if (t.stats) {
+            const long band = static_cast<long>(nb) * ((t.hw + t.band - 1) / t.band) + p0 / t.band;
+            add_stats1<P>(acc + b * P, p0 % t.band, t.stats + (band * t.rows + row) * 2 * V);
+        }
+    END
 }
 
 template <int B, int P>
@@ -76,8 +100,8 @@ EDGECL_INLINE void tile1(const float* x, int channels, long plane, const Dense1*
     vf acc[B * P];
     UNROLL(B * P, i) acc[i] = vf{}; END
     if (dense) block_dense<B, P>(x, channels, plane, *dense, row, acc);
-    else for (int b = 0; b < B; b++) row_sparse<P>(x, plane, *m, row + b, acc + b * P);
-    put<B, P>(t, nb, row, p0, acc);
+    else UNROLL(B, b) row_sparse<P>(x, plane, *m, row + b, acc + b * P); END
+    put<B, P>(t, nb, [&](int b) { return row + b; }, p0, acc);
 }
 
 // B rows at a time, then the rest one by one.
@@ -88,44 +112,66 @@ inline void rows1(const float* x, int channels, long plane, const Dense1* dense,
     for (; row < t.rows; row++) tile1<1, P>(x, channels, plane, dense, m, t, nb, row, p0);
 }
 
-template <class Source>
-void convolve1(const Source& s, int n, int channels, int pixels, int w, int stride, const Dense1* dense, const Csr* m,
-               const Image1& t) {
-    int group = static_cast<int>(96 * 1024 / (4L * V * channels)) / 12 * 12;  // whole tiles of 4 and of 6
+// All rows at the `count` pixels from p0 on, out of x [channels][count][V].
+inline void pixels1(const float* x, int channels, int count, const Dense1* dense, const Csr* m, const Image1& t, int nb, int p0) {
+    const long plane = static_cast<long>(count) * V;
+    int p = 0;
+    if (V == 16) for (; p + 6 <= count; p += 6) rows1<4, 6>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
+    for (; p + 4 <= count; p += 4) rows1<4, 4>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
+    for (; p < count; p++) rows1<8, 1>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
+}
+
+// f(x [channels][count][V], count, nb, p0) for all pixels, a part at a time; a band's pixels one after the other.
+template <class Source, class F>
+void convolve1(const Source& s, int n, int channels, int pixels, int w, int stride, double work, const Image1& t, F&& f) {
+    int group = static_cast<int>(96 * 1024 / (4L * V * channels)) / 12 * 12;  // whole tiles of 3, of 4 and of 6
     group = group < 12 ? 12 : group > 60 ? 60 : group;
-    const int groups = (pixels + group - 1) / group;
-    const double work = static_cast<double>(dense ? static_cast<long>(channels) * t.rows : m->n) * pixels * blocks_of(n);
-    parallel(static_cast<long>(blocks_of(n)) * groups, work, [&](long begin, long end) {
+    const int band = t.stats ? t.band : group, bands = (pixels + band - 1) / band;
+    parallel(static_cast<long>(blocks_of(n)) * bands, work * pixels * blocks_of(n), [&](long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(channels) * group * V);
         for (long item = begin; item < end; item++) {
-            const int nb = static_cast<int>(item / groups), p0 = static_cast<int>(item % groups) * group;
-            const int count = pixels - p0 < group ? pixels - p0 : group;
-            pack_pixels(s, nb, channels, p0, count, t.wo, w, stride, x);
-            const long plane = static_cast<long>(count) * V;
-            int p = 0;
-            if (V == 16) for (; p + 6 <= count; p += 6) rows1<4, 6>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
-            for (; p + 4 <= count; p += 4) rows1<4, 4>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
-            for (; p < count; p++) rows1<8, 1>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
+            const int nb = static_cast<int>(item / bands), first = static_cast<int>(item % bands) * band;
+            const int last = pixels - first < band ? pixels : first + band;
+            for (int p0 = first; p0 < last; p0 += group) {
+                const int count = last - p0 < group ? last - p0 : group;
+                pack_pixels(s, nb, channels, p0, count, t.wo, w, stride, x);
+                f(x, count, nb, p0);
+            }
         }
     });
 }
 
-inline void conv1(const Op& op) {
-    const Layer& l = *op.layer;
-    const Dense1 dense{l.w, l.inputs, 1};
-    const int pixels = op.ho * op.wo;
-    const Image1 t{op.out, l.bias, op.o, pixels, op.wo, op.wo, 1, false};
-    convolve1(ViewSource{op.a, op.n, op.c, op.h * op.w}, op.n, op.c, pixels, op.w, op.sh, l.full ? &dense : nullptr,
-              &l.forward, t);
+template <class Source>
+void convolve1_by_weight(const Source& s, int n, int channels, int pixels, int w, int stride, const Dense1* dense, const Csr* m,
+                         const Image1& t) {
+    const double work = dense ? static_cast<double>(channels) * t.rows : m->n;
+    convolve1(s, n, channels, pixels, w, stride, work, t,
+              [&](const float* x, int count, int nb, int p0) { pixels1(x, channels, count, dense, m, t, nb, p0); });
 }
 
-inline void conv1_dx(const Op& op) {
+inline Image1 outputs1(const Op& op) {
+    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1};
+}
+
+// Inputs are 0 where stride 2 passes them over.
+inline Image1 inputs1(const Op& op) {
+    if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
+    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1};
+}
+
+inline void conv1_by_weight(const Op& op) {
+    const Layer& l = *op.layer;
+    const Dense1 dense{l.w, l.inputs, 1};
+    convolve1_by_weight(ViewSource{op.a, op.n, op.c, op.h * op.w}, op.n, op.c, op.ho * op.wo, op.w, op.sh,
+                        l.full ? &dense : nullptr, &l.forward, outputs1(op));
+}
+
+inline void conv1_dx_by_weight(const Op& op) {
     const Layer& l = *op.layer;
     const Dense1 dense{l.w, 1, l.inputs};
     const int pixels = op.ho * op.wo;
-    if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    const Image1 t{op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1};
-    convolve1(GradSource{op.g, op.n, op.o, pixels}, op.n, op.o, pixels, op.wo, 1, l.full ? &dense : nullptr, &l.backward, t);
+    convolve1_by_weight(GradSource{op.g, op.n, op.o, pixels}, op.n, op.o, pixels, op.wo, 1, l.full ? &dense : nullptr, &l.backward,
+                        inputs1(op));
 }
 
 // acc[4×4] of rows × columns over the pixels, then one sum each.
@@ -167,11 +213,14 @@ inline void weights1(const float* d, const float* x, int count, const Csr& m, bo
             m.w[by_index ? m.index[k] : k] += dot(d + o * plane, x + m.col[k] * plane, count);
 }
 
-inline void conv1_dw(const Op& op) {
+inline int part1(const Op& op) {  // pixels of all inputs and outputs that the L2 cache holds
+    const int part = static_cast<int>(192 * 1024 / (4L * V * (op.c + op.o))) / 4 * 4;
+    return part < 4 ? 4 : part > 64 ? 64 : part;
+}
+
+inline void conv1_dw_by_weight(const Op& op) {
     const Layer& l = *op.layer;
-    const int pixels = op.ho * op.wo;
-    int group = static_cast<int>(192 * 1024 / (4L * V * (op.c + op.o))) / 4 * 4;
-    group = group < 4 ? 4 : group > 64 ? 64 : group;
+    const int pixels = op.ho * op.wo, group = part1(op);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel((op.o + 3) / 4, static_cast<double>(l.updated.n) * pixels * blocks_of(op.n), [&](long begin, long end) {

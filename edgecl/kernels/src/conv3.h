@@ -89,6 +89,18 @@ struct Tiles {  // how an image of h × w outputs is cut
     }
 };
 
+constexpr long BOTH_BYTES = 512 * 1024;  // of packed inputs and gradients together
+
+template <Geometry G> long both_bytes(const Op& op, int group) {
+    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+}
+
+template <Geometry G> int both_tiles(const Op& op) {  // side by side in one strip
+    int wide = 1;
+    while (wide < (op.w + 3) / 4 && wide < 8 && both_bytes<G>(op, wide * 2) <= BOTH_BYTES) wide *= 2;
+    return wide;
+}
+
 // Merges a tile's values into the mean and squared deviations of its band of rows, sample by sample (Chan et al. 1979).
 EDGECL_INLINE void add_stats(const vf* acc, int rows, int cols, int before, float* stats) {
     vf total{}, square{};
@@ -195,7 +207,7 @@ void convolve33(const Source& source, int n, int channels, int ih, int iw, const
     });
 }
 
-inline void conv3(const Op& op) {
+inline void conv3_by_kernel(const Op& op) {
     ViewSource s{op.a, op.n, op.c, op.h * op.w};
     Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
     const Csr& m = op.layer->forward;
@@ -204,7 +216,7 @@ inline void conv3(const Op& op) {
     else convolve33<UNIT>(s, op.n, op.c, op.h, op.w, m, t);
 }
 
-inline void conv3_dx(const Op& op) {
+inline void conv3_dx_by_kernel(const Op& op) {
     GradSource s{op.g, op.n, op.o, op.ho * op.wo};
     Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
     const Csr& m = op.layer->backward;

@@ -1,6 +1,6 @@
 // Weight gradient of 3×3 convolutions, of the listed kernels only: 9 accumulators over a group of tiles, then one sum a tap.
 #pragma once
-#include "conv3.h"
+#include "conv3_fine_dw.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -77,7 +77,7 @@ template <Geometry G> void correlate_all(const Op& op) {
     });
 }
 
-inline void conv3_dw(const Op& op) {
+inline void conv3_dw_by_kernel(const Op& op) {
     if (op.sh == 2) correlate_all<HALF>(op);
     else if (op.h == 4 && op.w == 4) correlate_all<WHOLE>(op);
     else correlate_all<UNIT>(op);
@@ -85,20 +85,12 @@ inline void conv3_dw(const Op& op) {
 
 // Both gradients in one walk over the tiles, where the strips of both fit the cache: the gradient is read and put through
 // batch norm once. For one thread, since the two are shared out differently.
-constexpr long BOTH_BYTES = 512 * 1024;
-
-template <Geometry G> long both_bytes(const Op& op, int group) {
-    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
-}
-
 template <Geometry G> void both(const Op& op) {
     using Sh = Shape33<G>;
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const GradSource ds{op.g, op.n, op.o, op.h * op.w};
     const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
-    const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4;
-    int wide = 1;
-    while (wide < tx && wide < 8 && both_bytes<G>(op, wide * 2) <= BOTH_BYTES) wide *= 2;
+    const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4, wide = both_tiles<G>(op);
     float* x = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(wide) * V);
     float* d = scratch_b.get(static_cast<std::size_t>(op.o) * Sh::rows * Sh::cols(wide) * V);
     for (int nb = 0; nb < blocks_of(op.n); nb++)
@@ -119,15 +111,29 @@ template <Geometry G> void both(const Op& op) {
             }
 }
 
+inline void conv3(const Op& op) { op.layer->unit == BY_WEIGHT ? conv3_by_weight(op) : conv3_by_kernel(op); }
+
+inline void conv3_dx(const Op& op) { op.layer->unit == BY_WEIGHT ? conv3_dx_by_weight(op) : conv3_dx_by_kernel(op); }
+
+inline void conv3_dw(const Op& op) {
+    op.layer->updated_unit == BY_WEIGHT ? conv3_dw_by_weight(op) : conv3_dw_by_kernel(op);
+}
+
+template <Geometry G> void both_of(const Op& op) {
+    const Layer& l = *op.layer;
+    if (l.unit == BY_WEIGHT && l.updated_unit == BY_WEIGHT) both_by_weight<G>(op);
+    else both<G>(op);
+}
+
 inline void conv3_both(const Op& op) {
-    const bool whole = op.h == 4 && op.w == 4;
-    if (threads() > 1 || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    const bool whole = op.h == 4 && op.w == 4, mixed = op.layer->unit != op.layer->updated_unit;  // mixed: all gradients wanted
+    if (mixed || threads() > 1 || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {
-        both<WHOLE>(op);
+        both_of<WHOLE>(op);
     } else {
-        both<UNIT>(op);
+        both_of<UNIT>(op);
     }
 }
 

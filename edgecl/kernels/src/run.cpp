@@ -1,6 +1,6 @@
 // One instruction set's kernels: setup.py compiles this file once for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set.
 #include "conv.h"
-#include "conv1.h"
+#include "conv1_block.h"
 #include "conv3_dw.h"
 #include "depthwise.h"
 #include "elementwise.h"
