@@ -121,7 +121,7 @@ def back_conv(build: Builder, node: Node, value: Value, g: Gradient) -> None:
     if node.bias:  # type: ignore[attr-defined]
         build.emit(Kind.BIAS_GRAD, source, **common)
     if first in BOTH and source.learns:
-        reduced = _reduced(source) if first is Kind.DEPTHWISE else {}
+        reduced = _reduced(source) if first in (Kind.DEPTHWISE, Kind.CONV1) else {}
         build.emit(BOTH[first], source, a=source.view(), **common, **reduced, **build.slot(source))
     else:
         build.emit(first + 2, source, a=source.view(), **common)
@@ -231,7 +231,11 @@ def _behind(value: Value) -> Value:
 
 VIEWS = (BatchNorm, Relu, Relu6, Flatten)  # which store nothing
 BANDS = {Kind.CONV3: 4, Kind.CONV1: 4, Kind.DEPTHWISE: 0}  # rows whose statistics come with the outputs; 0: all
-BOTH = {Kind.CONV3: Kind.CONV3_BOTH, Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH}  # which find both gradients in one walk
+BOTH = {  # which find both gradients in one walk
+    Kind.CONV3: Kind.CONV3_BOTH,
+    Kind.CONV1: Kind.CONV1_BOTH,
+    Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH,
+}
 CURVES = (Hardsigmoid, Hardswish, Sigmoid, Silu)  # in the order of Curve in elementwise.h
 SAME, SCALE, TO_SCALE = range(3)  # Factor in elementwise.h
 FORWARD: dict[type[Node], Callable[..., Value]] = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgecl.engines.native_layers import Statistics, Weights
+from edgecl.engines.native_nodes import BOTH
 from edgecl.engines.native_values import family, geometry
 from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
 from edgecl.nets.nodes import BatchNorm, Conv2d, pair
@@ -94,8 +95,18 @@ class Layered:
         dense = self.layer.want_all() if everything else None
         grad = blocked(self.kernels, d)
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
-        if dense is not None:
-            return dense.copy()
+        return self.listed() if dense is None else dense.copy()
+
+    def both(self, d: A, view: View | None = None, **more: Any) -> tuple[A, A]:
+        """(input gradient, weight gradient) of one operation, where the family has one."""
+        self.layer.want_updated()
+        out, grad, first = self.space(self.x.shape), blocked(self.kernels, d), family(self.node, self.x.shape[1])
+        read = view or View(pointer(self.input))
+        self.run(self.op(BOTH[first] - first, a=read, g=Grad(pointer(grad)), out=pointer(out), **more))
+        return plain(self.kernels, out, self.x.shape), self.listed()
+
+    def listed(self) -> A:
+        """What was found of the weight gradient, in the weight's shape."""
         listed, taps = self.layer.updated, self.layer.listed_taps
         found = np.zeros((self.w.size // taps, taps), np.float32)
         found[listed.index[: listed.n]] = listed.values[: listed.n * taps].reshape(-1, taps)

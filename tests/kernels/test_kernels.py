@@ -56,6 +56,10 @@ def test_convolutions(isa: str, kernel: int, data: st.DataObject) -> None:
     assert error(made.dx(d), dx, 4 * terms[1]) < BOUND
     assert error(made.dx(d, onto), dx + onto, 4 * terms[1]) < BOUND
     assert error(made.dw(d), dw * found, 4 * terms[2]) < BOUND
+    if kernel < 5:
+        both = made.both(d)
+        assert error(both[0], dx, 4 * terms[1]) < BOUND
+        assert error(both[1], dw * found, 4 * terms[2]) < BOUND
     assert error(made.dw(d, everything=True), dw, 4 * terms[2]) < BOUND
 
 

@@ -41,25 +41,30 @@ EDGECL_INLINE void group_tile(const float* x, long plane, const Csr& m, const Gr
     put<B, P>(t, nb, [&](int b) { return g.row[b]; }, p0, acc);
 }
 
-template <int P> inline void group_tiles(const float* x, long plane, const Csr& m, const Image1& t, int nb, int p0) {
+// A group over all pixels before the next one: its outputs lie side by side, and its list is at hand.
+template <int B>
+inline void group_pixels(const float* x, int count, const Csr& m, const Group& g, const Image1& t, int nb, int p0) {
+    const long plane = static_cast<long>(count) * V;
+    int p = 0;
+    for (; p + PIXELS <= count; p += PIXELS) group_tile<B, PIXELS>(x + p * V, plane, m, g, t, nb, p0 + p);
+    if (PIXELS > 4) for (; p + 4 <= count; p += 4) group_tile<B, 4>(x + p * V, plane, m, g, t, nb, p0 + p);
+    for (; p < count; p++) group_tile<B, 1>(x + p * V, plane, m, g, t, nb, p0 + p);
+}
+
+inline void all_groups(const float* x, int count, const Csr& m, const Image1& t, int nb, int p0) {
     const Group* g = groups_of(m);
     for (int i = 0; i < m.rows; i++, g++) switch (g->size) {
-        case 4: group_tile<4, P>(x, plane, m, *g, t, nb, p0); break;
-        case 3: group_tile<3, P>(x, plane, m, *g, t, nb, p0); break;
-        case 2: group_tile<2, P>(x, plane, m, *g, t, nb, p0); break;
-        default: group_tile<1, P>(x, plane, m, *g, t, nb, p0);
+        case 4: group_pixels<4>(x, count, m, *g, t, nb, p0); break;
+        case 3: group_pixels<3>(x, count, m, *g, t, nb, p0); break;
+        case 2: group_pixels<2>(x, count, m, *g, t, nb, p0); break;
+        default: group_pixels<1>(x, count, m, *g, t, nb, p0);
     }
 }
 
 template <class Source>
 void convolve1_by_block(const Source& s, int n, int channels, int pixels, int w, int stride, const Csr& m, const Image1& t) {
-    convolve1(s, n, channels, pixels, w, stride, m.n, t, [&](const float* x, int count, int nb, int p0) {
-        const long plane = static_cast<long>(count) * V;
-        int p = 0;
-        for (; p + PIXELS <= count; p += PIXELS) group_tiles<PIXELS>(x + p * V, plane, m, t, nb, p0 + p);
-        if (PIXELS > 4) for (; p + 4 <= count; p += 4) group_tiles<4>(x + p * V, plane, m, t, nb, p0 + p);
-        for (; p < count; p++) group_tiles<1>(x + p * V, plane, m, t, nb, p0 + p);
-    });
+    convolve1(s, n, channels, pixels, w, stride, m.n, t,
+              [&](const float* x, int count, int nb, int p0) { all_groups(x, count, m, t, nb, p0); });
 }
 
 inline void conv1_by_block(const Op& op) {
@@ -100,6 +105,16 @@ inline void group_weights(const float* d, const float* x, long plane, int count,
         outer_group<B, 1>(d, x, plane, count, g.row, m.col + k, m.w + g.first + static_cast<long>(k - g.begin) * B);
 }
 
+inline void group_weights(const float* d, const float* x, int count, const Csr& m, const Group& g) {
+    const long plane = static_cast<long>(count) * V;
+    switch (g.size) {
+        case 4: return group_weights<4>(d, x, plane, count, m, g);
+        case 3: return group_weights<3>(d, x, plane, count, m, g);
+        case 2: return group_weights<2>(d, x, plane, count, m, g);
+        default: return group_weights<1>(d, x, plane, count, m, g);
+    }
+}
+
 inline void conv1_dw_by_block(const Op& op) {
     const Csr& m = op.layer->updated;
     const Group* groups = groups_of(m);
@@ -117,12 +132,7 @@ inline void conv1_dw_by_block(const Op& op) {
                 for (const Group* g = groups + begin; g < groups + end; g++) {
                     if (g->begin == g->end) continue;
                     for (int i = 0; i < g->size; i++) ds.row(d + g->row[i] * plane, nb, g->row[i], p0, count, 1);
-                    switch (g->size) {
-                        case 4: group_weights<4>(d, x, plane, count, m, *g); break;
-                        case 3: group_weights<3>(d, x, plane, count, m, *g); break;
-                        case 2: group_weights<2>(d, x, plane, count, m, *g); break;
-                        default: group_weights<1>(d, x, plane, count, m, *g);
-                    }
+                    group_weights(d, x, count, m, *g);
                 }
             }
     });

@@ -1,6 +1,6 @@
 // One instruction set's kernels: setup.py compiles this file once for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set.
 #include "conv.h"
-#include "conv1_block.h"
+#include "conv1_both.h"
 #include "conv3_dw.h"
 #include "depthwise.h"
 #include "elementwise.h"
@@ -19,7 +19,7 @@ const Function FUNCTIONS[KINDS] = {
     conv3, conv3_dx, conv3_dw, conv1, conv1_dx, conv1_dw, conv_any, conv_any_dx, conv_any_dw, bias_grad,
     image_stats, norm, norm_eval, norm_reduce,
     max_pool, max_pool_dx, avg_pool, avg_pool_dx, sgd, sgd_flat, conv3_both,
-    depthwise, depthwise_dx, depthwise_dw, depthwise_both,
+    conv1_both, depthwise, depthwise_dx, depthwise_dw, depthwise_both,
     activate, activate_dx, multiply, multiply_dx, join, join_dx, pad, pad_dx,
 };
 

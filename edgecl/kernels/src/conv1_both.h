@@ -1,0 +1,85 @@
+// Both gradients of a 1×1 convolution in one walk over the pixels: the gradient is read and put through batch norm once. For
+// one thread, since the two are shared out differently.
+#pragma once
+#include "conv1_block.h"
+#include "norm.h"
+#include <vector>
+
+namespace edgecl {
+namespace EDGECL_NS {
+
+inline void weights1_of(const Op& op, const float* d, const float* x, int count) {
+    const Layer& l = *op.layer;
+    if (l.updated_unit != BY_BLOCK) return weights1(d, x, count, l.updated, l.dense_grad != 0, l.inputs, 0, op.o);
+    const Group* g = groups_of(l.updated);
+    for (int i = 0; i < l.updated.rows; i++, g++)
+        if (g->begin != g->end) group_weights(d, x, count, l.updated, *g);
+}
+
+inline void inputs1_of(const Op& op, const float* d, int count, const Image1& t, int nb, int p0) {
+    const Layer& l = *op.layer;
+    const Dense1 dense{l.w, 1, l.inputs};
+    if (l.unit == BY_BLOCK) all_groups(d, count, l.backward, t, nb, p0);
+    else pixels1(d, op.o, count, l.full ? &dense : nullptr, &l.backward, t, nb, p0);
+}
+
+// Sums for the batch norm that the input is read through, while its gradient is in the cache.
+struct Reduction {
+    const Op& op;
+    std::vector<double> sums;
+    float* acc;  // [C][2][V] of one block
+
+    Reduction(const Op& o, float* room) : op(o), sums(o.norm ? 2 * o.c : 0), acc(room) {}
+    bool on() const { return !sums.empty(); }
+
+    void begin() { if (on()) std::memset(acc, 0, sizeof(float) * op.c * 2 * V); }
+
+    void add(int nb, int p0, int count) {
+        for (int c = 0; on() && c < op.c; c++) {
+            const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
+            add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
+        }
+    }
+
+    void end(int nb) {
+        for (std::size_t i = 0; i < sums.size(); i++) sums[i] += sum(keep(ld(acc + i * V), lanes_of(op.n, nb)));
+    }
+
+    void finish() const {
+        for (int c = 0; on() && c < op.c; c++)
+            finish_reduce(*op.norm, c, sums[2 * c], sums[2 * c + 1], static_cast<double>(op.n) * op.h * op.w);
+    }
+};
+
+// With `norm`, also the gradient of the batch norm before it.
+inline void conv1_both(const Op& op) {
+    if (threads() > 1 || op.sh > 1) {
+        conv1_dw(op);
+        conv1_dx(op);
+        if (op.norm) norm_reduce_of(op);
+        return;
+    }
+    const int pixels = op.ho * op.wo, part = part1(op);
+    const GradSource ds{op.g, op.n, op.o, pixels};
+    const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
+    const Image1 t = inputs1(op);
+    float* x = scratch_a.get(static_cast<std::size_t>(op.c) * (part + 2) * V);
+    float* d = scratch_b.get(static_cast<std::size_t>(op.o) * part * V);
+    Reduction reduction(op, x + static_cast<long>(op.c) * part * V);
+    for (int nb = 0; nb < blocks_of(op.n); nb++) {
+        reduction.begin();
+        for (int p0 = 0; p0 < pixels; p0 += part) {
+            const int count = pixels - p0 < part ? pixels - p0 : part;
+            pack_pixels(ds, nb, op.o, p0, count, op.wo, op.wo, 1, d);
+            inputs1_of(op, d, count, t, nb, p0);
+            reduction.add(nb, p0, count);
+            pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
+            weights1_of(op, d, x, count);
+        }
+        reduction.end(nb);
+    }
+    reduction.finish();
+}
+
+}
+}
