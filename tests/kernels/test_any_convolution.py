@@ -137,3 +137,19 @@ def test_curves_over_their_whole_range(isa: str, kind: type) -> None:
     a[: kernels.lanes] = np.nan
     kernels.run(program([forward]))
     assert np.isnan(plain(kernels, out, x.shape)[0, 0, 0, 0])
+
+
+@on_isas
+@pytest.mark.parametrize(
+    "node", [SUMMED["depthwise, stride 2"], Conv2d("n", ("x",), 8, (4, 5), (1, 2), (0, 2), 2)], ids=["dw", "any"]
+)
+def test_threads_change_no_bit(isa: str, node: Conv2d) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6, 24, 31)).astype(np.float32)
+    w = rng.normal(size=(node.out, 6 // node.groups, *pair(node.kernel))).astype(np.float32)
+    d = rng.normal(size=(40, *node.out_shape(x.shape[1:]))).astype(np.float32)
+    results = []
+    for threads in (1, 3):
+        made = Layered(isa, node, x, w, None, None, threads)
+        results.append([made.forward(), made.dx(d), made.dw(d)])
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
