@@ -30,15 +30,14 @@ from edgecl.nets.nodes import (
 )
 from edgecl.types import ConfigError
 
-_BAND = 4  # rows of the image whose statistics the 3×3 and 1×1 kernels keep together, as they write their outputs
 _ALONE = "a pass of one sample has one value a channel and no variance; take a larger train.batch"
 
 
 def conv(build: Builder, node: Node, value: Value) -> Value:
     layer, shape, kind = build.layers[node.name], out_shape(node, value.shape), family(node, value.shape[0])
     cell = Cell(build.take(shape))
-    if kind in (Kind.CONV3, Kind.CONV1, Kind.DEPTHWISE) and build.train and _normed(build, node.name):
-        cell.band = shape[1] if kind is Kind.DEPTHWISE else _BAND
+    if kind in BANDS and build.train and _normed(build, node.name):
+        cell.band = BANDS[kind] or shape[1]
         cell.stats = build.keep(array(build.blocks * -(-shape[1] // cell.band) * shape[0] * 2 * build.lanes))
     view, out, stats = value.view(), pointer(cell.data), pointer(cell.stats)
     build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, band=cell.band, layer=layer.pointer)
@@ -122,7 +121,7 @@ def back_conv(build: Builder, node: Node, value: Value, g: Gradient) -> None:
     if node.bias:  # type: ignore[attr-defined]
         build.emit(Kind.BIAS_GRAD, source, **common)
     if first in BOTH and source.learns:
-        reduced = _reduced(source) if first is Kind.DEPTHWISE else {}
+        reduced = _reduced(source) if first in (Kind.DEPTHWISE, Kind.CONV1) else {}
         build.emit(BOTH[first], source, a=source.view(), **common, **reduced, **build.slot(source))
     else:
         build.emit(first + 2, source, a=source.view(), **common)
@@ -231,7 +230,8 @@ def _behind(value: Value) -> Value:
 
 
 VIEWS = (BatchNorm, Relu, Relu6, Flatten)  # which store nothing
-BOTH = {
+BANDS = {Kind.CONV3: 4, Kind.CONV1: 4, Kind.DEPTHWISE: 0}  # rows whose statistics come with the outputs; 0: all
+BOTH = {  # which find both gradients in one walk
     Kind.CONV3: Kind.CONV3_BOTH,
     Kind.CONV1: Kind.CONV1_BOTH,
     Kind.DEPTHWISE: Kind.DEPTHWISE_BOTH,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgecl.engines.native_layers import Statistics, Weights
+from edgecl.engines.native_nodes import BOTH
 from edgecl.engines.native_values import family, geometry
 from edgecl.kernels import Grad, Kernels, Kind, Op, View, array, isas, load, pointer, program
 from edgecl.nets.nodes import BatchNorm, Conv2d, pair
@@ -96,12 +97,12 @@ class Layered:
         self.run(self.op(2, a=View(pointer(self.input)), g=Grad(pointer(grad))))
         return self.listed() if dense is None else dense.reshape(self.w.shape)
 
-    def both(self, d: A) -> tuple[A, A]:
+    def both(self, d: A, view: View | None = None, **more: Any) -> tuple[A, A]:
         """(input gradient, weight gradient) of one operation, where the family has one."""
         self.layer.want_updated()
         out, grad, first = self.space(self.x.shape), blocked(self.kernels, d), family(self.node, self.x.shape[1])
-        kind = {Kind.CONV1: Kind.CONV1_BOTH, Kind.CONV3: Kind.CONV3_BOTH}[first]
-        self.run(self.op(kind - first, a=View(pointer(self.input)), g=Grad(pointer(grad)), out=pointer(out)))
+        read = view or View(pointer(self.input))
+        self.run(self.op(BOTH[first] - first, a=read, g=Grad(pointer(grad)), out=pointer(out), **more))
         return plain(self.kernels, out, self.x.shape), self.listed()
 
     def listed(self) -> A:

@@ -15,7 +15,7 @@ struct Windows2 {  // a convolution's outputs in bands of rows whose packed inpu
     int band, bands, cols;
     long pitch;
 
-    void cut() {
+    void cut() {  // once the sides are known
         cols = (wo - 1) * sw + kw;
         pitch = static_cast<long>(cols) * V;
         for (band = ho; band > 1 && 4L * channels * rows(band) * pitch > 448 * 1024; band = (band + 1) / 2) {}
@@ -38,7 +38,8 @@ struct Rows2 {  // where rows of outputs go
 
 // One row of outputs of one channel: Σ of its kernels in m, whose inputs begin at x.
 template <int S>
-inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m, int o, float first, bool accumulate, float* out) {
+inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m, int o, float first, bool accumulate,
+                    float* out) {
     by_tiles(g.wo, [&](auto tile, int z) __attribute__((always_inline)) {
         constexpr int P = decltype(tile)::value;
         vf acc[P];
@@ -52,7 +53,8 @@ inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m,
 
 template <class Source, class First>
 void convolve(const Source& s, int n, const Windows2& g, const Csr& m, const Rows2& t, First first) {
-    parallel(static_cast<long>(blocks_of(n)) * g.bands, 1.0 * m.n * g.kh * g.kw * g.ho * g.wo * blocks_of(n), [&](long begin, long end) {
+    const double work = 1.0 * m.n * g.kh * g.kw * g.ho * g.wo * blocks_of(n);
+    parallel(static_cast<long>(blocks_of(n)) * g.bands, work, [&](long begin, long end) {
         float* x = scratch_a.get(g.floats());
         for (long item = begin; item < end; item++) {
             const int nb = static_cast<int>(item / g.bands), b = static_cast<int>(item % g.bands), count = g.outputs(b);
@@ -60,11 +62,11 @@ void convolve(const Source& s, int n, const Windows2& g, const Csr& m, const Row
             g.pack(s, nb, b, x);
             by_stride(g.sw, [&](auto stride) __attribute__((always_inline)) {
                 for (int o = 0; o < t.rows; o++)
-                    for (int y = 0; y < count; y++)
-                        one_row<decltype(stride)::value>(
-                            g, x + first(o) * plane + static_cast<long>(y) * g.sh * g.pitch, plane, m, o, t.bias ? t.bias[o] : 0.f,
-                            t.accumulate,
-                            t.out + ((static_cast<long>(nb) * t.rows + o) * g.ho + b * g.band + y) * g.wo * V);
+                    for (int y = 0; y < count; y++) {
+                        const float* from = x + first(o) * plane + static_cast<long>(y) * g.sh * g.pitch;
+                        float* to = t.out + ((static_cast<long>(nb) * t.rows + o) * g.ho + b * g.band + y) * g.wo * V;
+                        one_row<decltype(stride)::value>(g, from, plane, m, o, t.bias ? t.bias[o] : 0.f, t.accumulate, to);
+                    }
             });
         }
     });
@@ -99,7 +101,8 @@ inline void send_back(const Op& op, const float* d, int o, long pitch, long plan
             vf w = splat(m.w[static_cast<long>(kk) * k + t]);
             for (int y = 0; y < op.ho; y++) {
                 float* row = p + (static_cast<long>(y) * op.sh + t / op.kw) * pitch + t % op.kw * V;
-                for (int x = 0; x < op.wo; x++, row += op.sw * V) st(row, ld(row) + ld(d + (static_cast<long>(y) * op.wo + x) * V) * w);
+                const float* from = d + static_cast<long>(y) * op.wo * V;
+                for (int x = 0; x < op.wo; x++, row += op.sw * V) st(row, ld(row) + ld(from + x * V) * w);
             }
         }
     }
@@ -122,7 +125,7 @@ inline void conv_any_dx(const Op& op) {
             for (long i = 0; i < static_cast<long>(op.c) * op.h; i++) {
                 const float* from = dx + i / op.h * plane + (i % op.h + op.ph) * pitch + op.pw * V;
                 float* at = op.out + (static_cast<long>(nb) * op.c * op.h + i) * op.w * V;
-                for (int x = 0; x < op.w; x++) st(at + x * V, op.accumulate ? ld(at + x * V) + ld(from + x * V) : ld(from + x * V));
+                for (int x = 0; x < op.w * V; x += V) st(at + x, op.accumulate ? ld(at + x) + ld(from + x) : ld(from + x));
             }
         }
     });

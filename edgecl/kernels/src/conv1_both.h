@@ -2,6 +2,8 @@
 #pragma once
 #include "conv1_block.h"
 #include "conv3.h"
+#include "norm.h"
+#include <vector>
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -20,30 +22,67 @@ inline void inputs1_of(const Op& op, const float* d, int count, const Image1& t,
     else pixels1(d, op.o, count, l.full ? &dense : nullptr, &l.backward, t, nb, p0);
 }
 
+// Sums for the batch norm that the input is read through, while its gradient is in the cache.
+struct Reduction {
+    const Op& op;
+    std::vector<double> sums;
+    float* acc;  // [C][2][V] of one block
+
+    Reduction(const Op& o, float* room, bool on) : op(o), sums(on ? 2 * o.c : 0), acc(room) {}
+    bool on() const { return !sums.empty(); }
+
+    void begin() { if (on()) std::memset(acc, 0, sizeof(float) * op.c * 2 * V); }
+
+    void add(int nb, int p0, int count) {
+        for (int c = 0; on() && c < op.c; c++) {
+            const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
+            add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
+        }
+    }
+
+    void end(int nb) {
+        for (std::size_t i = 0; i < sums.size(); i++) sums[i] += sum(keep(ld(acc + i * V), lanes_of(op.n, nb)));
+    }
+
+    void finish() const {
+        for (int c = 0; on() && c < op.c; c++)
+            finish_reduce(*op.norm, c, sums[2 * c], sums[2 * c + 1], static_cast<double>(op.n) * op.h * op.w);
+    }
+};
+
+// With `norm`, also the gradient of the batch norm before it.
 inline void conv1_both(const Op& op) {
     const int pixels = op.ho * op.wo, part = part1(op), parts = (pixels + part - 1) / part;
     const long items = static_cast<long>(blocks_of(op.n)) * parts;
-    if (!shares_gradient(*op.layer, items)) {
+    if (op.sh > 1 || !shares_gradient(*op.layer, items)) {
         conv1_dw(op);
         conv1_dx(op);
+        if (op.norm) norm_reduce_of(op);
         return;
     }
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const Image1 t = inputs1(op);
     const double work = 2.0 * op.layer->updated.n * pixels * blocks_of(op.n);
+    const bool reduces = op.norm && threads() == 1;  // several threads would add the sums up in another order
     share_gradient(*op.layer, items, work, [&](const Layer& l, long begin, long end) {
-        float* x = scratch_a.get(static_cast<std::size_t>(op.c) * part * V);
+        float* x = scratch_a.get(static_cast<std::size_t>(op.c) * (part + 2) * V);
         float* d = scratch_b.get(static_cast<std::size_t>(op.o) * part * V);
+        Reduction reduction(op, x + static_cast<long>(op.c) * part * V, reduces);
         for (long item = begin; item < end; item++) {
             const int nb = static_cast<int>(item / parts), p0 = static_cast<int>(item % parts) * part;
             const int count = pixels - p0 < part ? pixels - p0 : part;
+            if (p0 == 0) reduction.begin();
             pack_pixels(ds, nb, op.o, p0, count, op.wo, op.wo, 1, d);
             inputs1_of(op, d, count, t, nb, p0);
+            reduction.add(nb, p0, count);
             pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
             weights1_of(op, l, d, x, count);
+            if (p0 + count == pixels) reduction.end(nb);
         }
+        reduction.finish();
     });
+    if (op.norm && !reduces) norm_reduce_of(op);
 }
 
 }

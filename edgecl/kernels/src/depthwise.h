@@ -4,6 +4,7 @@
 #include "norm.h"
 #include "pool.h"
 #include "taps.h"
+#include <vector>
 
 namespace edgecl {
 namespace EDGECL_NS {
@@ -11,7 +12,8 @@ namespace EDGECL_NS {
 struct Window1 {  // an input plane as the kernel slides over it
     int rows, cols;
     long pitch;
-    explicit Window1(const Op& op) : rows((op.ho - 1) * op.sh + op.kh), cols((op.wo - 1) * op.sw + op.kw), pitch(static_cast<long>(cols) * V) {}
+    explicit Window1(const Op& op)
+        : rows((op.ho - 1) * op.sh + op.kh), cols((op.wo - 1) * op.sw + op.kw), pitch(static_cast<long>(cols) * V) {}
     std::size_t floats() const { return static_cast<std::size_t>(rows) * pitch; }
 };
 
@@ -23,6 +25,7 @@ EDGECL_INLINE void slide(const float* x, long pitch, int sh, int sw, int kh, int
             by_tiles(w, [&](auto tile, int z) __attribute__((always_inline)) {
                 constexpr int P = decltype(tile)::value;
                 vf acc[P];
+                UNROLL(P, p) __builtin_prefetch(out + (static_cast<long>(h) * w + z + p) * V, 1); END  // the next plane's
                 UNROLL(P, p) acc[p] = add ? ld(out + (z + p) * V) : splat(first); END
                 if (k) add_kernel<decltype(stride)::value, P>(x + static_cast<long>(z) * sw * V, pitch, sw, kh, kw, k, acc);
                 UNROLL(P, p) st(out + (z + p) * V, acc[p]); END
@@ -47,8 +50,8 @@ inline void depthwise(const Op& op) {
             const int nb = static_cast<int>(i / op.c), c = static_cast<int>(i % op.c);
             float* out = op.out + i * op.ho * op.wo * V;
             pack_plane(s, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
-            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), op.layer->bias ? op.layer->bias[c] : 0.f, false, op.ho,
-                  op.wo, out);
+            const float bias = op.layer->bias ? op.layer->bias[c] : 0.f;
+            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out);
             if (op.stats) plane_stats(out, op.ho * op.wo, op.stats + i * 2 * V);
         }
     });
@@ -97,52 +100,51 @@ inline void turn(const float* k, int taps, float* to) {
     for (int t = 0; t < taps; t++) to[t] = k[taps - 1 - t];
 }
 
-// Σ dz and Σ dz (x − mean) over one plane of the batch norm that op.a is read through, added to t.
-inline void plane_reduce(const Op& op, int nb, int c, const float* dx, const float* x, double* t) {
-    const Norm& b = *op.norm;
-    vf mean = splat(b.mean[c]), scale = splat(op.a.scale[c]), shift = splat(op.a.shift[c]), hi = splat(upper(op.a.hi));
-    vf a[2] = {}, e[2] = {};
-    for (int p = 0; p < op.h * op.w; p++) {
-        const vf v = ld(x + static_cast<long>(p) * V);
-        vf d = ld(dx + static_cast<long>(p) * V);
-        if (op.a.relu) d = open(d, v * scale + shift, hi);
-        a[p & 1] += d;
-        e[p & 1] += d * (v - mean);
+struct Backward {  // of depthwise kernels: shapes, and a thread's scratch planes
+    const Op& op;
+    Window1 in{op};
+    Window1Back g{op};
+    float* x = scratch_a.get(in.floats() + op.kh * op.kw);
+    float* wide = scratch_b.get(g.floats() + static_cast<std::size_t>(op.ho) * op.wo * V);
+
+    void input(int c, const PackedGrad& d, float* out) {
+        const float* k = kernel_of(op, c);
+        float* turned = x + in.floats();
+        if (k) turn(k, op.kh * op.kw, turned);
+        slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out);
     }
-    const vi lanes = lanes_of(op.n, nb);
-    t[0] += sum(keep(a[0] + a[1], lanes));
-    t[1] += sum(keep(e[0] + e[1], lanes));
-}
+
+    void weights(int nb, int c, const PackedGrad& d) {
+        const Csr& m = op.layer->updated;
+        const int i = m.rowptr[c];
+        if (i == m.rowptr[c + 1]) return;
+        pack_plane(ViewSource{op.a, op.n, op.c, op.h * op.w}, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
+        kernel_gradient({x, d.plain, in.pitch, d.pitch, op.ho, op.wo, op.sh, op.sw}, op.kh, op.kw,
+                        m.w + static_cast<long>(op.kh) * op.kw * (op.layer->dense_grad ? m.index[i] : i));
+    }
+};
 
 // The gradients that are asked for: of the input, of the weights; with `norm` also that of the batch norm before it.
 template <bool DX, bool DW> void depthwise_back(const Op& op) {
-    const Window1 in(op);
-    const Window1Back g(op);
-    const Csr& m = op.layer->updated;
-    const int kk = op.kh * op.kw, hw = op.h * op.w;
-    const ViewSource xs{op.a, op.n, op.c, hw};
+    const int hw = op.h * op.w;
+    const bool reduces = DX && op.norm;
     parallel(op.c, 2 * depthwise_work(op), [&](long first, long last) {
-        float* x = scratch_a.get(in.floats() + kk);
-        float* wide = scratch_b.get(g.floats() + static_cast<std::size_t>(op.ho) * op.wo * V);
-        float* turned = x + in.floats();
-        for (int c = static_cast<int>(first); c < last; c++) {
-            const float* k = DX ? kernel_of(op, c) : nullptr;
-            const bool learns = DW && m.rowptr[c] < m.rowptr[c + 1];
-            double t[2] = {0, 0};
-            if (k) turn(k, kk, turned);
-            for (int nb = 0; nb < blocks_of(op.n); nb++) {
+        Backward b{op};
+        std::vector<double> sums(static_cast<std::size_t>(2 * (last - first)));
+        for (int nb = 0; nb < blocks_of(op.n); nb++)
+            for (int c = static_cast<int>(first); c < last; c++) {
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
-                const PackedGrad d = pack_grad(op, nb, c, g, wide);
-                if (DX) slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, op.out + at);
-                if (DX && op.norm) plane_reduce(op, nb, c, op.out + at, op.a.x + at, t);
-                if (!learns) continue;
-                pack_plane(xs, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
-                const int i = m.rowptr[c];
-                kernel_gradient({x, d.plain, in.pitch, d.pitch, op.ho, op.wo, op.sh, op.sw}, op.kh, op.kw,
-                                m.w + static_cast<long>(kk) * (op.layer->dense_grad ? m.index[i] : i));
+                const PackedGrad d = pack_grad(op, nb, c, b.g, b.wide);
+                if (DX) b.input(c, d, op.out + at);
+                if (reduces) {
+                    vf acc[2] = {};
+                    add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, hw, acc);
+                    for (int i : {0, 1}) sums[2 * (c - first) + i] += sum(keep(acc[i], lanes_of(op.n, nb)));
+                }
+                if (DW) b.weights(nb, c, d);
             }
-            if (DX && op.norm) finish_reduce(*op.norm, c, t[0], t[1], static_cast<double>(op.n) * hw);
-        }
+        for (int c = static_cast<int>(first); reduces && c < last; c++)
+            finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);
     });
 }
 

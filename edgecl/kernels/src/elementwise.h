@@ -20,7 +20,7 @@ EDGECL_INLINE vf exponential(vf x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.f;
-    vi half = (reinterpret_cast<vi>(whole) - reinterpret_cast<vi>(magic)) >> 1, rest = reinterpret_cast<vi>(whole) - reinterpret_cast<vi>(magic) - half;
+    vi power = reinterpret_cast<vi>(whole) - reinterpret_cast<vi>(magic), half = power >> 1, rest = power - half;
     return p * reinterpret_cast<vf>((half + 127) << 23) * reinterpret_cast<vf>((rest + 127) << 23);
 }
 

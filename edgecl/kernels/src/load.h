@@ -91,7 +91,8 @@ inline void pack_plane(const Source& s, int nb, int ch, int h, int w, int y0, in
 // Channels [0, c) of the window, one after the other.
 template <class Source>
 inline void pack_window(const Source& s, int nb, int channels, int h, int w, int y0, int x0, int rows, int cols, float* dst) {
-    for (int ch = 0; ch < channels; ch++) pack_plane(s, nb, ch, h, w, y0, x0, rows, cols, dst + static_cast<long>(ch) * rows * cols * V);
+    const long plane = static_cast<long>(rows) * cols * V;
+    for (int ch = 0; ch < channels; ch++, dst += plane) pack_plane(s, nb, ch, h, w, y0, x0, rows, cols, dst);
 }
 
 }

@@ -7,17 +7,26 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+// f(i, p) for p in [0, n), i going round 0..3: four sums in registers, whose additions need not wait for each other.
+template <class F> EDGECL_INLINE void by_fours(int n, F&& f) {
+    int p = 0;
+    for (; p + 4 <= n; p += 4) { UNROLL(4, i) f(std::integral_constant<int, i>{}, p + i); END }
+    for (; p < n; p++) f(std::integral_constant<int, 0>{}, p);
+}
+
+EDGECL_INLINE vf all_four(const vf* a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+
 // Mean and squared deviations of every lane of a plane.
 inline void plane_stats(const float* x, int hw, float* to) {
-    vf total[2] = {}, square[2] = {};
-    for (int p = 0; p < hw; p++) total[p & 1] += ld(x + static_cast<long>(p) * V);
-    vf mean = (total[0] + total[1]) * (1.f / hw);
-    for (int p = 0; p < hw; p++) {
-        vf d = ld(x + static_cast<long>(p) * V) - mean;
-        square[p & 1] += d * d;
-    }
+    vf total[4] = {}, square[4] = {};
+    by_fours(hw, [&](auto i, int p) __attribute__((always_inline)) { total[i] += ld(x + static_cast<long>(p) * V); });
+    const vf mean = all_four(total) * (1.f / hw);
+    by_fours(hw, [&](auto i, int p) __attribute__((always_inline)) {
+        const vf d = ld(x + static_cast<long>(p) * V) - mean;
+        square[i] += d * d;
+    });
     st(to, mean);
-    st(to + V, square[0] + square[1]);
+    st(to + V, all_four(square));
 }
 
 // Those of every sample and channel, where the producer of `a` left none. One band.
@@ -81,6 +90,22 @@ inline void finish_reduce(const Norm& b, int c, double t1, double t2, double tot
     b.k[4L * c + 3] = b.mean[c];
 }
 
+// Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
+// norm b; dx the gradient of what is read. Where the producer of dx makes these sums, norm_reduce has nothing left to do.
+inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const float* x, int count, vf* acc) {
+    const vf mean = splat(b.mean[c]), scale = splat(v.scale[c]), shift = splat(v.shift[c]);
+    const vf lo = splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()), hi = splat(upper(v.relu ? v.hi : 0.f));
+    vf a[4] = {acc[0]}, e[4] = {acc[1]};
+    by_fours(count, [&](auto i, int p) __attribute__((always_inline)) {
+        const vf z = ld(x + static_cast<long>(p) * V), y = z * scale + shift;
+        const vf d = (y <= lo) | (y >= hi) ? vf{} : ld(dx + static_cast<long>(p) * V);
+        a[i] += d;
+        e[i] += d * (z - mean);
+    });
+    acc[0] = all_four(a);
+    acc[1] = all_four(e);
+}
+
 inline void norm_reduce(const Op& op) {
     const Norm& b = *op.norm;
     const int hw = op.h * op.w;
@@ -93,21 +118,28 @@ inline void norm_reduce(const Op& op) {
             double t1 = 0, t2 = 0;
             for (int nb = 0; nb < blocks_of(op.n); nb++) {
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
-                vf a[2] = {}, e[2] = {};
-                for (int p = 0; p < hw; p++) {
-                    const long i = at + static_cast<long>(p) * V;
-                    vf d = ld(op.g.d + i);
-                    if (masked) d = open(d, ld(op.g.mask + i) * scale + shift, hi);
-                    a[p & 1] += d;
-                    e[p & 1] += d * (ld(op.a.x + i) - mean);
-                }
+                vf a[4] = {}, e[4] = {};
+                by_fours(hw, [&](auto i, int p) __attribute__((always_inline)) {
+                    const long place = at + static_cast<long>(p) * V;
+                    vf d = ld(op.g.d + place);
+                    if (masked) d = open(d, ld(op.g.mask + place) * scale + shift, hi);
+                    a[i] += d;
+                    e[i] += d * (ld(op.a.x + place) - mean);
+                });
                 vi lanes = lanes_of(op.n, nb);
-                t1 += sum(keep(a[0] + a[1], lanes));
-                t2 += sum(keep(e[0] + e[1], lanes));
+                t1 += sum(keep(all_four(a), lanes));
+                t2 += sum(keep(all_four(e), lanes));
             }
             finish_reduce(b, c, t1, t2, total);
         }
     });
+}
+
+// The same for a whole gradient `out` of what is read through op.a.
+inline void norm_reduce_of(const Op& op) {
+    Op r = op;
+    r.g = Grad{op.out, op.a.relu ? op.a.x : nullptr, op.a.scale, op.a.shift, nullptr, nullptr, op.a.hi, 0};
+    norm_reduce(r);
 }
 
 }
