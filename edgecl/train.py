@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
@@ -14,6 +13,7 @@ from edgecl.data.augment import draw_crops, prepare
 from edgecl.engines import Engine
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
+from edgecl.holding import clocked, hurry, stop_if_late_or_large
 from edgecl.layout import MaskedLayer
 from edgecl.methods import Method
 from edgecl.schedule import Epoch
@@ -78,11 +78,12 @@ def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: Fal
 def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
     if epoch.epoch == 0:
         state.learning = curate.new(len(setup.stream.tasks[epoch.task].train))
-        _resize(setup, state, epoch.expanded)
+        with clocked(state):
+            _resize(setup, state, epoch.expanded)
     kept = np.flatnonzero(state.learning.kept)
     order = state.rng.permutation(kept)
     state.order = np.resize(order, epoch.steps * setup.config.train.batch)
-    state.step, state.loss, state.right = 0, 0.0, 0
+    state.step, state.skipped, state.loss, state.right = 0, 0, 0.0, 0
 
 
 def _run_epoch(
@@ -91,9 +92,10 @@ def _run_epoch(
     while state.step < epoch.steps:
         if not state.gathered:  # a snapshot holds no sums of gradients
             _stop_if_due(setup, state, epoch, stopping())
-        began = time.perf_counter()
-        result = _one_step(setup, state, epoch, compiled)
-        state.seconds += time.perf_counter() - began
+            if hurry(setup, state, epoch):
+                continue
+        with clocked(state):
+            result = _one_step(setup, state, epoch, compiled)
         yield Progress(epoch.task, epoch.epoch, state.step, epoch.steps, float(result.loss))
 
 
@@ -175,6 +177,7 @@ def _stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
     if asked:
         path = save(setup, state)
         raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
+    stop_if_late_or_large(setup, state, epoch)
     if limit is not None and state.ledger.executed + _ahead(setup, state, epoch) > limit:
         path = save(setup, state)
         raise BudgetError(
@@ -193,7 +196,7 @@ def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
 
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Testing]:
     """Curate, change masks, evaluate at a task's end, snapshot."""
-    seen = epoch.steps * setup.config.train.batch
+    steps = epoch.steps - state.skipped
     live = sum(int(m.sum()) for m in state.live.values())
     yield state.note(
         {
@@ -201,8 +204,9 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
             "task": epoch.task,
             "epoch": epoch.epoch,
             "samples": epoch.samples,
-            "loss": state.loss / epoch.steps,
-            "right": state.right / seen,
+            "loss": state.loss / steps,
+            "right": state.right / (steps * setup.config.train.batch),
+            **({"skipped": state.skipped} if state.skipped else {}),
             "live_units": live,
             "executed": state.ledger.executed,
         }
@@ -211,10 +215,11 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
         _not_finite(setup, state, epoch, "weights are not finite", bad)
     for i, flops in setup.meter.upkeep(state.live_weights(setup), epoch).items():
         state.ledger.add_upkeep(i, flops)
-    if epoch.scores:
-        _change_masks(setup, state, epoch)
-    if epoch.drop:
-        state.learning = curate.remove(state.learning, epoch.drop, state.rng)
+    with clocked(state):
+        if epoch.scores:
+            _change_masks(setup, state, epoch)
+        if epoch.drop:
+            state.learning = curate.remove(state.learning, epoch.drop, state.rng)
     state.at, state.step, state.order = state.at + 1, 0, np.zeros(0, np.int64)
     if epoch.last:
         yield from _evaluate(setup, state, learned=epoch.task + 1)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 
 FLOORS = [
     {"types"},
-    {"files", "limits"},
+    {"files", "limits", "budget"},
     {"data", "nets", "memory", "profiles", "metrics", "tensors", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},
@@ -21,11 +21,14 @@ FLOORS = [
     {"config"},
     {"schedule", "layout", "ledger"},
     {"forecast"},
+    {"timing", "footprint"},
     {"plan"},
     {"store", "evaluate"},
     {"runfolder"},
     {"state"},
+    {"holding"},
     {"train", "session"},
+    {"measure"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,94 @@
+"""How much memory a run will take at its peak, part by part, before it takes it.
+
+Only the native engine's memory can be told: what torch's allocator keeps is its own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from math import prod
+
+from edgecl.config import Config
+from edgecl.engines.native_bytes import activation_bytes, pass_bytes
+from edgecl.forecast import method_of
+from edgecl.layout import MaskedLayer, masked_layers
+from edgecl.nets import Net
+
+SEQUENTIAL = False
+"""Whether the native engine holds the activations of one pass at a time."""
+
+MARGIN = 0.05
+"""Share added to what is counted: Python's own objects, and what the allocator does not give back at once."""
+
+PREDICTED, TESTED = 32, 64
+"""Samples that the engine predicts at a time, and that an evaluation reads at a time."""
+
+Bytes = dict[str, int]
+
+
+def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
+    """Bytes by what they are for, beyond those of the process: their sum is the most that a run takes at any moment."""
+    layers = masked_layers(net, config)
+    weights = 4 * sum(map(prod, net.weights().values()))
+    state = weights * (2 if config.train.momentum else 1)
+    replay = _replay(config, net)
+    held = {
+        "weights": state,
+        "masks and gradients": sum(_lists(net, layers).values()),
+        "activations": _activations(net, _passes(config), lanes),
+        "replay memory": replay,
+        "a step's samples": _STEP * sum(_passes(config)) * prod(net.input),
+    }
+    return {**held, "passing copies": _passing(net, layers, state + replay, weights)}
+
+
+_STEP = 20  # bytes a pixel while samples are cropped and normalised: places, pixels, floats and their products
+
+
+@lru_cache(maxsize=64)
+def _activations(net: Net, passes: tuple[int, ...], lanes: int) -> int:
+    predicted = pass_bytes(net, PREDICTED, lanes, train=False)
+    return predicted + activation_bytes(net, passes, lanes, sequential=SEQUENTIAL)
+
+
+def _passes(config: Config) -> tuple[int, ...]:
+    """Samples of each pass of a step."""
+    batch, draw = config.train.batch, config.memory.batch or config.train.batch
+    return tuple(sum(draw if part else batch for part in p.parts) for p in method_of(config).passes())
+
+
+def _replay(config: Config, net: Net) -> int:
+    """Of the replay memory: pixels, class and id, logits."""
+    each = prod(net.input) + 8 + 8 + 4 * net.classes
+    return config.memory.capacity * each if method_of(config).draws else 0
+
+
+def _lists(net: Net, masked: Mapping[str, MaskedLayer]) -> dict[str, int]:
+    """Layer → bytes of what the engine keeps beside the weights.
+
+    Lists of kernels for the forward pass, the input gradient and the update: two numbers and the values a kernel. A masked
+    layer also has all its gradients in one array, their sums by source, a list of all kernels, and its mask.
+    """
+    found = {}
+    for name in net.layers():
+        shape = net.weights()[f"{name}.weight"]
+        pairs, size = shape[0] * shape[1], prod(shape)
+        share = min(1.0, (masked[name].target(True) / masked[name].units)) if name in masked else 1.0
+        found[name] = round(share * (24 * pairs + 3 * 4 * size))
+        if name in masked:
+            found[name] += 3 * 4 * size + 8 * pairs + 2 * size
+    return found
+
+
+def _passing(net: Net, masked: Mapping[str, MaskedLayer], saved: int, weights: int) -> int:
+    """The largest of what is there for a moment: a snapshot's copies, copies of gradients while masks change, test samples."""
+    sizes = [prod(v.weight_shape) for v in masked.values()]
+    largest = max((prod(s) for s in net.weights().values()), default=0)
+    change = 12 * sum(sizes) + 40 * max(sizes, default=0)
+    return max(saved, change, 2 * weights + 12 * largest, _STEP * TESTED * prod(net.input))
+
+
+def peak(parts: Mapping[str, int], resident: int, before: int) -> int:
+    """Bytes at the peak of a process that is `resident` now and was `before` at its largest."""
+    return max(before, resident + round((1 + MARGIN) * sum(parts.values())))

@@ -1,0 +1,55 @@
+"""Keeps a run within its time and memory while it runs: the clock of training, the haste of one that is late, the last stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgecl import environment, schedule
+from edgecl.schedule import Epoch
+from edgecl.state import Setup, State, save
+from edgecl.types import BudgetError
+
+
+@contextmanager
+def clocked(state: State) -> Iterator[None]:
+    """Counts its block as training time, and remembers how long it took."""
+    began = time.perf_counter()
+    yield
+    state.latest = time.perf_counter() - began
+    state.seconds += state.latest
+
+
+def hurry(setup: Setup, state: State, epoch: Epoch) -> bool:
+    """Under a time budget: skips the rest of an epoch that is behind its time, but not the steps that score units.
+
+    So every task keeps its share of the time. Each epoch has one step at least.
+    """
+    if setup.deadlines is None or not state.step or state.seconds < setup.deadlines[state.at]:
+        return False
+    scores = bool(setup.layers) and epoch.scores
+    end = max(state.step, epoch.steps - setup.config.tdm.steps) if scores else epoch.steps
+    skipped = end - state.step
+    state.step, state.skipped = end, state.skipped + skipped
+    return skipped > 0
+
+
+def stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
+    """Stops with a snapshot before a step that would pass the time, judged by the latest step, and once the memory is passed.
+
+    Raises BudgetError.
+    """
+    seconds, size, budget = setup.plan.clock_limit, setup.plan.byte_limit, setup.config.budget
+    if seconds is not None and state.seconds + state.latest * _steps_ahead(setup, state, epoch) > seconds:
+        path = save(setup, state)
+        raise BudgetError(f"budget {budget} is used up after {state.seconds:.1f} s of training; snapshot {path} is whole")
+    if size is not None and (peak := environment.peak_rss()) > size:
+        path = save(setup, state)
+        raise BudgetError(f"budget {budget}: this process has come to {peak / 1e6:.1f} MB; snapshot {path} is whole")
+
+
+def _steps_ahead(setup: Setup, state: State, epoch: Epoch) -> int:
+    """Steps until the loop can stop again."""
+    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
+    return epoch.steps - state.step if scores else 1
