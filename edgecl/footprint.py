@@ -24,6 +24,9 @@ MARGIN = 0.05
 PREDICTED, TESTED = 32, 64
 """Samples that the engine predicts at a time, and that an evaluation reads at a time."""
 
+GROWTH = 4_000_000
+"""Bytes that a process grows by when it first trains: modules, the kernels' threads."""
+
 Bytes = dict[str, int]
 
 
@@ -91,4 +94,4 @@ def _passing(net: Net, masked: Mapping[str, MaskedLayer], saved: int, weights: i
 
 def peak(parts: Mapping[str, int], resident: int, before: int) -> int:
     """Bytes at the peak of a process that is `resident` now and was `before` at its largest."""
-    return max(before, resident + round((1 + MARGIN) * sum(parts.values())))
+    return max(before, resident + GROWTH + round((1 + MARGIN) * sum(parts.values())))

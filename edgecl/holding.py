@@ -22,14 +22,20 @@ def clocked(state: State) -> Iterator[None]:
 
 
 def hurry(setup: Setup, state: State, epoch: Epoch) -> bool:
-    """Under a time budget: skips the rest of an epoch that is behind its time, but not the steps that score units.
+    """Under a time budget: skips what is left of an epoch that is behind its time. So every task keeps its share of the time.
 
-    So every task keeps its share of the time. Each epoch has one step at least.
+    The steps that score units are left out only where even they come too late, and never those before masks settle, so that
+    no mask outgrows its plan. Each epoch has one step at least.
     """
-    if setup.deadlines is None or not state.step or state.seconds < setup.deadlines[state.at]:
+    if setup.deadlines is None or not state.step:
         return False
+    left = setup.deadlines[state.at] - state.seconds
     scores = bool(setup.layers) and epoch.scores
-    end = max(state.step, epoch.steps - setup.config.tdm.steps) if scores else epoch.steps
+    start = max(state.step, epoch.steps - setup.config.tdm.steps) if scores else epoch.steps
+    if left >= state.latest * (epoch.steps - start + 2):  # this step, those that score, and the change of masks
+        return False
+    whole = not scores or (epoch.swap and left < state.latest * (epoch.steps - start + 1))
+    end = epoch.steps if whole else start
     skipped = end - state.step
     state.step, state.skipped = end, state.skipped + skipped
     return skipped > 0
@@ -50,6 +56,7 @@ def stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
 
 
 def _steps_ahead(setup: Setup, state: State, epoch: Epoch) -> int:
-    """Steps until the loop can stop again."""
+    """Steps until the loop can stop again; a change of masks or data counts as one."""
     scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
-    return epoch.steps - state.step if scores else 1
+    end = epoch.steps if scores else state.step + 1
+    return end - state.step + (end == epoch.steps)

@@ -146,7 +146,8 @@ def time_steps(
 ) -> tuple[list[Timing], float | None]:
     """The quickest plain and gathering step of one configuration, and the seconds of a change of masks, a masked weight.
 
-    Other processes only ever slow a step down. A real run of one epoch, on made-up pixels, in a folder that is removed again: all that a step takes is in it.
+    Other processes only ever slow a step down. A real run of one epoch, on made-up pixels, in a folder that is removed
+    again: all that a step takes is in it.
     """
     stream = _made_up(stream, (rounds * EVERY + 1) * config.train.batch)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from edgecl.cli.options import planning
 
 @click.group(epilog="\b\nExample:\n  edgecl measure calibrate --data cifar10 --engine native")
 def command() -> None:
-    """Measure what this machine does."""
+    """Time this machine, so that budgets of time and energy can be planned."""
 
 
 @command.command("calibrate", epilog="\b\nExample:\n  edgecl measure calibrate --data cifar10 --method derpp --engine native")
