@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edgecl import config as configs
-from edgecl import environment, measure, session
+from edgecl import environment, kernels, measure, session
 from edgecl.config import Config
 from edgecl.nets import full_width
 
@@ -77,7 +77,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": where["commit"],
         "cpu": where["cpu"],
-        "isa": measure.kernels.load().isa,
+        "isa": kernels.load().isa,
         "net": config.net.name,
         "calibration_seconds": round(took, 1),
         "median_error": round(statistics.median(errors), 4),
