@@ -15,6 +15,7 @@ from run_cases import SPARCL, begun, events, planned, to_end
 
 from edgecl import environment, holding, session
 from edgecl.state import Setup, State
+from edgecl.train import Stopped
 from edgecl.types import BudgetError
 
 NATIVE = "engine.name=native"
@@ -73,6 +74,20 @@ def test_far_too_little_time_stops_with_a_snapshot_and_stays_used_up(tmp_path: P
         to_end(setup, state)
     assert state.seconds <= 6
     assert session.store.load(tmp_path / "run", state.snapshots).state["seconds"] == state.seconds
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_resumed_run_has_used_its_seconds(tmp_path: Path) -> None:
+    limit = 0.7 * whole(tmp_path / "whole", NATIVE)
+    setup, state = within(tmp_path / "run", limit, NATIVE)
+    asked = iter([False] * 15 + [True])
+    with pytest.raises(Stopped):
+        to_end(setup, state, lambda: next(asked))
+    before = state.seconds
+    setup, state = session.resume(tmp_path / "run")
+    assert state.seconds == before > 10
+    to_end(setup, state)
+    assert before < state.seconds <= limit
 
 
 def test_memory_that_was_passed_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,12 @@ def test_what_fits_anyway_stays_dense_and_whole() -> None:
     assert (made.config.mask.sparsity, made.config.ddr.share, made.config.net.width) == (0, 0, 0)
 
 
+def test_memory_narrows_and_leaves_the_rest_whole() -> None:
+    made = planned("200MB,100h", "cifar10")
+    assert made.config.net.width > 0
+    assert (made.config.ddr.share, made.config.dgm.share, made.config.mask.sparsity) == (0, 1, 0)
+
+
 def rank_or_none(budget: str, dataset: str) -> tuple[float, ...]:
     """The planner's order: a wider net first, then more epochs, then fewer masks; () where nothing fits, below all else."""
     try:
