@@ -12,6 +12,10 @@ from edgecl.state import Setup, State, save
 from edgecl.types import BudgetError
 
 
+class Stopped(Exception):
+    """The user asked the loop to stop; a snapshot holds all that was done."""
+
+
 @contextmanager
 def clocked(state: State) -> Iterator[None]:
     """Counts its block as training time, and remembers how long it took."""
@@ -41,7 +45,7 @@ def hurry(setup: Setup, state: State, epoch: Epoch) -> bool:
     return skipped > 0
 
 
-def stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
+def _stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
     """Stops with a snapshot before a step that would pass the time, judged by the latest step, and once the memory is passed.
 
     Raises BudgetError.
@@ -60,3 +64,26 @@ def _steps_ahead(setup: Setup, state: State, epoch: Epoch) -> int:
     scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
     end = epoch.steps if scores else state.step + 1
     return end - state.step + (end == epoch.steps)
+
+
+def stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
+    """Stops with a snapshot when asked, or before a step that would lead past the budget."""
+    limit = setup.plan.limit
+    if asked:
+        path = save(setup, state)
+        raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
+    _stop_if_late_or_large(setup, state, epoch)
+    if limit is not None and state.ledger.executed + _ahead(setup, state, epoch) > limit:
+        path = save(setup, state)
+        raise BudgetError(
+            f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole"
+        )
+
+
+def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
+    """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
+    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
+    end = epoch.steps if scores else state.step + 1
+    gathers = [bool(setup.layers) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
+    flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
+    return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)

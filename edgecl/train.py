@@ -14,12 +14,13 @@ from edgecl.data.augment import draw_crops, prepare
 from edgecl.engines import Engine
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
-from edgecl.holding import clocked, hurry, stop_if_late_or_large
+from edgecl.holding import Stopped as Stopped
+from edgecl.holding import clocked, hurry, stop_if_due
 from edgecl.layout import MaskedLayer
 from edgecl.methods import Method
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
-from edgecl.types import F32, I64, Array, Batch, Bools, BudgetError, NumericError, Part
+from edgecl.types import F32, I64, Array, Batch, Bools, NumericError, Part
 
 Event = dict[str, Any]
 Gradients = dict[str, dict[str, Array]]  # source → layer → weight's shape
@@ -40,10 +41,6 @@ class Testing(NamedTuple):
 
     group: int
     groups: int
-
-
-class Stopped(Exception):
-    """The user asked the loop to stop; a snapshot holds all that was done."""
 
 
 def train_step(engine: Engine, method: Method, setup: Setup, score: bool, batch: Batch) -> StepResult:
@@ -92,7 +89,7 @@ def _run_epoch(
 ) -> Iterator[Progress]:
     while state.step < epoch.steps:
         if not state.gathered:  # a snapshot holds no sums of gradients
-            _stop_if_due(setup, state, epoch, stopping())
+            stop_if_due(setup, state, epoch, stopping())
             if hurry(setup, state, epoch):
                 continue
         with clocked(state):
@@ -170,29 +167,6 @@ def _not_finite(setup: Setup, state: State, epoch: Epoch, what: str, first: str)
         f"{what} at task {epoch.task + 1}, epoch {epoch.epoch + 1}, step {state.step + 1}: first in {first}; "
         f"a lower train.rate than {setup.config.train.rate:g} may help; {state.last_good(setup.run)}"
     )
-
-
-def _stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
-    """Stops with a snapshot when asked, or before a step that would lead past the budget."""
-    limit = setup.plan.limit
-    if asked:
-        path = save(setup, state)
-        raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
-    stop_if_late_or_large(setup, state, epoch)
-    if limit is not None and state.ledger.executed + _ahead(setup, state, epoch) > limit:
-        path = save(setup, state)
-        raise BudgetError(
-            f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole"
-        )
-
-
-def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
-    """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
-    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
-    end = epoch.steps if scores else state.step + 1
-    gathers = [bool(setup.layers) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
-    flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
-    return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)
 
 
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Testing]:

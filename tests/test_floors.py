@@ -22,6 +22,7 @@ FLOORS = [
     {"schedule", "layout", "ledger"},
     {"forecast"},
     {"timing", "footprint"},
+    {"outlook"},
     {"plan"},
     {"store", "evaluate"},
     {"runfolder"},
