@@ -57,11 +57,21 @@ def peak_rss() -> int:
     import resource
 
     with suppress(OSError, StopIteration):  # ru_maxrss of a child starts at its parent's size there
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-
+        return _status("VmHWM:")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident() -> int:
+    """Resident size of this process now, in bytes; where the system does not tell, its largest so far."""
+    with suppress(OSError, StopIteration):
+        return _status("VmRSS:")
+    return peak_rss()
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
 
 
 def _version(name: str) -> str | None:

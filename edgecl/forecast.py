@@ -31,7 +31,7 @@ def simulate(config: Config, net: Net, work: Workload, until: int | None = None)
     sizes: Sequence[int] = (sum(work.sizes),) if method.joint else work.sizes
     layers, ledger = masked_layers(net, config), Ledger(costs)
     meter = Meter(config, costs, layers, method)
-    for epoch, times in _alike(schedule.epochs(config, sizes)[:until]).items():
+    for epoch, times in alike(schedule.epochs(config, sizes)[:until]).items():
         live = live_weights(costs, layers, epoch.expanded)
         updated = updated_weights(costs, layers, epoch.expanded, config.dgm.share)
         gathering = schedule.gathering_steps(config, epoch) if layers else 0
@@ -42,9 +42,27 @@ def simulate(config: Config, net: Net, work: Workload, until: int | None = None)
     return ledger
 
 
-def _alike(epochs: Sequence[schedule.Epoch]) -> Mapping[schedule.Epoch, int]:
+def alike(epochs: Sequence[schedule.Epoch]) -> Mapping[schedule.Epoch, int]:
     """Epochs that cost the same, and how many there are: thousands of epochs are a handful of kinds."""
-    return Counter(replace(e, task=0, epoch=0, samples=0, swap=e.scores, settle=False, drop=0, last=False) for e in epochs)
+    return Counter(map(_kind, epochs))
+
+
+def _kind(e: schedule.Epoch) -> schedule.Epoch:
+    return replace(e, task=0, epoch=0, samples=0, swap=e.scores, settle=False, drop=0, last=False)
+
+
+def shares(config: Config, net: Net, sizes: Sequence[int]) -> list[float]:
+    """Of the FLOPs of a run over tasks of these `sizes`: the share that is done at the end of each epoch."""
+    meter = Meter(config, layer_costs(net), masked_layers(net, config), method_of(config))
+    kinds: dict[schedule.Epoch, float] = {}
+    done, each = 0.0, list[float]()
+    for epoch in schedule.epochs(config, sizes):
+        kind = _kind(epoch)
+        if kind not in kinds:
+            kinds[kind] = meter.epoch(epoch)
+        done += kinds[kind]
+        each.append(done)
+    return [d / done for d in each]
 
 
 def method_of(config: Config) -> Method:
@@ -74,6 +92,14 @@ class Meter:
         batch = self.config.train.batch
         table = step_table(self.costs, live, updated, gathered, batch, self.replay, self.mixed if gather else 0)
         return table, step_paper(self.costs, live, updated, batch, self.draws)
+
+    def epoch(self, epoch: schedule.Epoch) -> float:
+        """FLOPs of an epoch's steps, as planned."""
+        live = live_weights(self.costs, self.layers, epoch.expanded)
+        updated = updated_weights(self.costs, self.layers, epoch.expanded, self.config.dgm.share)
+        gathering = schedule.gathering_steps(self.config, epoch) if self.layers else 0
+        plain, gather = (float(self.step(live, updated, gather=g)[0].sum()) for g in (False, True))
+        return (epoch.steps - gathering) * plain + gathering * gather
 
     def upkeep(self, live: Mapping[str, int], epoch: schedule.Epoch) -> dict[int, int]:
         """FLOPs by layer's index of an epoch's changes of masks: the scored one at its end, the choices of gradient masks."""

@@ -1,16 +1,19 @@
-"""From a budget to a plan: how wide, how sparse, on which samples, before anything runs."""
+"""From a budget to a plan: how wide, how sparse, on which samples, for how many epochs, before anything runs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable, Collection
+from math import ceil
 
+from edgecl import budget as budgets
+from edgecl.budget import Budget
 from edgecl.config import Config
 from edgecl.forecast import Workload, simulate
 from edgecl.ledger import Ledger
 from edgecl.nets import Net, build_net, full_width
+from edgecl.outlook import HEADROOM as HEADROOM
+from edgecl.outlook import Device as Device
+from edgecl.outlook import Plan as Plan
 from edgecl.types import BudgetError
 
 WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
@@ -22,35 +25,8 @@ MOST_SPARSE = 0.9
 DDR_SHARE, DGM_SHARE = 0.3, 0.8
 """What a budget turns on unless pinned: SparCL's 30 % of the data removed, and 80 % of live units updated."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A resolved configuration with what it will cost."""
-
-    config: Config
-    net: Net
-    ledger: Ledger  # predicted
-    dense: Ledger  # the baseline's
-    limit: int | None  # FLOPs that a compute budget allows; None without one
-
-    @property
-    def ratio(self) -> float:
-        return self.dense.executed / self.ledger.executed
-
-
-def parse_budget(text: str) -> float | None:
-    """`23x` → 23.0; "" → None. Other kinds raise BudgetError that says what is missing."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)x", text.strip())
-    if match and float(match[1]) >= 1:
-        return float(match[1])
-    if re.search(r"[0-9]\s*(s|min|h|[KMG]i?B|Wh|J)\b", text):
-        raise BudgetError(
-            f"budget {text!r}: time, memory and energy can't be planned yet: the torch engine masks dense tensors, which "
-            "saves none of them, and the native kernels are not timed on a device. Give compute, such as 23x"
-        )
-    raise BudgetError(f"budget {text!r}: expected a factor of at least 1 and an x, such as 23x")
+NARROW, FEWEST = 0.3125, 1 / 3
+"""From this share of the width down a time budget takes epochs before it narrows on, to this share of them (docs/adr/0006)."""
 
 
 def build(config: Config, work: Workload) -> Net:
@@ -66,54 +42,74 @@ def baseline(config: Config) -> Config:
     return config
 
 
-def make_plan(config: Config, work: Workload, pinned: Collection[str] = ()) -> Plan:
+def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), device: Device | None = None) -> Plan:
     """Fills in what `pinned` (dotted keys the user gave) leaves open so that the budget holds.
 
     Raises BudgetError that names the nearest possible budget.
     """
-    factor = parse_budget(config.budget)
-    base = baseline(config)
-    reference = simulate(base, build(base, work), work)
-    if factor is None:
-        return _plan(config, work, reference, None)
-    limit = _limit(reference, factor)
-    plain = _plan(config if "net.width" in pinned else config.set("net.width", 0), work, reference, limit)
-    if plain.ledger.executed <= limit:
+    maker = _Maker(work, device or Device())
+    if budgets.parse(config.budget) == Budget():
+        return maker(config)
+    plain = maker(config if "net.width" in pinned else config.set("net.width", 0))
+    if plain.holds:
         return plain
-    for candidate in _candidates(config, pinned):
-        plan = _fit(candidate, work, reference, limit, pinned)
+    candidates = _candidates(config, pinned)
+    for candidate in candidates:
+        plan = _whole(config, candidate, maker) or _fit(candidate, maker, pinned)
+        plan = plan or _shorter(candidate, maker, pinned, last=candidate == candidates[-1])
         if plan is not None:
             return plan
-    sparsest = [_plan(c, work, reference, None) for c in _tightest(config, pinned)]
-    tightest = min([plain, *sparsest], key=lambda p: p.ledger.executed)  # a tiny run's masks can cost more than they save
-    held = sorted(k for k in pinned if k in OPEN)
+    tightest = min([plain, *map(maker, _tightest(config, pinned))], key=lambda p: max(p.shares().values()))
+    timed = budgets.parse(config.budget).timed
+    held = sorted(k for k in pinned if k in OPEN or (timed and k == EPOCHS))
     why = f" with {', '.join(held)} pinned" if held else _reach(tightest.config)
     raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
 
 
-def frozen(config: Config, work: Workload) -> Plan:
+def frozen(config: Config, work: Workload, device: Device | None = None) -> Plan:
     """The plan of a configuration that was resolved before: nothing is left to choose."""
-    base, factor = baseline(config), parse_budget(config.budget)
-    reference = simulate(base, build(base, work), work)
-    return _plan(config, work, reference, _limit(reference, factor) if factor else None)
+    return _Maker(work, device or Device())(config)
 
 
-OPEN = ("net.width", "mask.sparsity", "ddr.share", "dgm.share")
-"""Keys that the planner fills in unless they are pinned."""
+class _Maker:
+    """Plans of resolved configurations; the baselines' ledgers are kept."""
+
+    def __init__(self, work: Workload, device: Device) -> None:
+        self.work, self.device = work, device
+        self.references: dict[int, Ledger] = {}
+
+    def __call__(self, config: Config) -> Plan:
+        net, reference = build(config, self.work), self._reference(baseline(config))
+        factor = budgets.parse(config.budget).compute
+        limit = None if factor is None else int(reference.executed // factor)  # exact: a float can't count so many
+        return Plan(config, net, simulate(config, net, self.work), reference, limit, self.work, self.device)
+
+    def _reference(self, base: Config) -> Ledger:
+        """Only the epochs of what the planner chooses reach the baseline."""
+        if base.train.epochs not in self.references:
+            self.references[base.train.epochs] = simulate(base, build(base, self.work), self.work)
+        return self.references[base.train.epochs]
 
 
-def _limit(reference: Ledger, factor: float) -> int:
-    """FLOPs of a budget: exact, since a long run counts more of them than a float does."""
-    return int(reference.executed // Fraction(str(factor)))
+OPEN, EPOCHS = ("net.width", "mask.sparsity", "ddr.share", "dgm.share"), "train.epochs"
+"""Keys that the planner fills in unless they are pinned; epochs only where time or energy is limited."""
 
 
 def _nearest(tightest: Plan) -> str:
-    """What can be met, to a tenth; given back as a budget it holds."""
-    tenths = tightest.dense.executed * 10 // tightest.ledger.executed
-    if tenths < 10:
-        return f"none can be met, the least cost is {1 / tightest.ratio:.2f} times the dense baseline's"
-    factor = f"{tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x")
-    return f"the nearest possible is {factor}"
+    """What can be met, each limit rounded so that, given back as a budget, it holds."""
+    b, said = tightest.budget, list[str]()
+    if tightest.limit is not None:
+        tenths = tightest.dense.executed * 10 // tightest.ledger.executed
+        if tenths < 10:
+            return f"none can be met, the least cost is {1 / tightest.ratio:.2f} times the dense baseline's"
+        said.append(f"{tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x"))
+    if b.time is not None and tightest.seconds is not None:
+        said.append(budgets.time_text(HEADROOM * tightest.seconds))
+    if b.memory is not None and tightest.bytes is not None:
+        said.append(budgets.memory_text(1.02 * tightest.bytes))  # another process is a little larger or smaller
+    if b.energy is not None and tightest.joules is not None:
+        said.append(budgets.energy_text(HEADROOM * tightest.joules))
+    return f"the nearest possible is {','.join(said)}"
 
 
 def _reach(tightest: Config) -> str:
@@ -125,10 +121,10 @@ def _reach(tightest: Config) -> str:
 
 def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
     """One configuration a width, widest first, with what SparCL turns on; sparsity is still open."""
-    if "ddr.share" not in pinned:
-        config = config.set("ddr.share", DDR_SHARE)
-    if "dgm.share" not in pinned:
-        config = config.set("dgm.share", DGM_SHARE)
+    budget = budgets.parse(config.budget)
+    if budget.compute is not None or budget.timed:  # neither saves memory
+        for key, value in (("ddr.share", DDR_SHARE), ("dgm.share", DGM_SHARE)):
+            config = config if key in pinned else config.set(key, value)
     full = full_width(config.net.name)
     if "net.width" in pinned or not full:
         return [config]
@@ -138,6 +134,8 @@ def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
 def _tightest(config: Config, pinned: Collection[str]) -> list[Config]:
     """What may cost least: the narrowest and sparsest, or unmasked where the masks' upkeep costs more than they save."""
     config = _candidates(config, pinned)[-1]
+    if budgets.parse(config.budget).timed and "train.epochs" not in pinned:
+        config = config.set("train.epochs", 1)
     shares = [config.mask.sparsity] if "mask.sparsity" in pinned else [_most(config, pinned), 0.0]
     return [config.set("mask.sparsity", share) for share in shares]
 
@@ -147,27 +145,50 @@ def _most(config: Config, pinned: Collection[str]) -> float:
     return 0.99 if "net.width" in pinned or not full_width(config.net.name) else MOST_SPARSE
 
 
-def _fit(config: Config, work: Workload, reference: Ledger, limit: int, pinned: Collection[str]) -> Plan | None:
-    """The least sparse plan at this width within `limit`, to a ten-thousandth; None where there is none."""
+def _whole(config: Config, candidate: Config, maker: Callable[[Config], Plan]) -> Plan | None:
+    """Where it was memory that narrowed the net: this width on all samples, with nothing turned on, if that holds."""
+    if budgets.parse(config.budget).memory is None:
+        return None
+    plan = maker(config.set("net.width", candidate.net.width))
+    return plan if plan.holds else None
+
+
+def _fit(config: Config, maker: Callable[[Config], Plan], pinned: Collection[str]) -> Plan | None:
+    """The least sparse plan at this width that holds, to a ten-thousandth; None where there is none."""
 
     def at(sparsity: int) -> Plan:
-        return _plan(config.set("mask.sparsity", sparsity / 10_000), work, reference, limit)
+        return maker(config.set("mask.sparsity", sparsity / 10_000))
 
     if "mask.sparsity" in pinned:
-        plan = _plan(config, work, reference, limit)
-        return plan if plan.ledger.executed <= limit else None
-    low, high = 0, round(_most(config, pinned) * 10_000)
-    unmasked = at(low)
-    if unmasked.ledger.executed <= limit:
+        plan = maker(config)
+        return plan if plan.holds else None
+    unmasked = at(0)
+    if unmasked.holds:
         return unmasked
-    if at(high).ledger.executed > limit:
+    low, high = 0, round(_most(config, pinned) * 10_000)
+    if not at(high).holds:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if at(middle).ledger.executed <= limit else (middle, high)
+        low, high = (low, middle) if at(middle).holds else (middle, high)
     return at(high)
 
 
-def _plan(config: Config, work: Workload, reference: Ledger, limit: int | None) -> Plan:
-    net = build(config, work)
-    return Plan(config, net, simulate(config, net, work), reference, limit)
+def _shorter(config: Config, maker: Callable[[Config], Plan], pinned: Collection[str], *, last: bool) -> Plan | None:
+    """The most epochs that hold where time or energy is limited and the net is narrow and as sparse as may be; else None.
+
+    To a third of the epochs, and to a single one where nothing narrower is left to try.
+    """
+    full, epochs = full_width(config.net.name), config.train.epochs
+    narrow = last or not full or config.net.width <= round(full * NARROW)
+    if not budgets.parse(config.budget).timed or "train.epochs" in pinned or not narrow:
+        return None
+    sparsest = config if "mask.sparsity" in pinned else config.set("mask.sparsity", _most(config, pinned))
+    low, high = 1 if last else ceil(epochs * FEWEST), epochs
+    if low >= high or not (best := maker(sparsest.set("train.epochs", low))).holds:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        plan = maker(sparsest.set("train.epochs", middle))
+        low, high, best = (middle, high, plan) if plan.holds else (low, middle, best)
+    return best

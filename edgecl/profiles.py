@@ -36,6 +36,12 @@ UNITS = {
 
 MAY_BE_ZERO = ("l2_bytes", "l3_bytes", "power_idle_w")
 
+WATTS_A_CORE = 10.0
+WATTS_SOURCE = (
+    "estimate: 10 W a usable core, about twice the rated power a core of server processors (280 W for the 64 cores of an "
+    "AMD EPYC 7763), for memory, board and supply"
+)
+
 ISA_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # what Windows and macOS call them → what Linux does
 
 
@@ -192,17 +198,19 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _measured_here(profile: Profile) -> Profile:
-    """What the operating system tells at once. Peak, bandwidth and power stay None: they take a measurement."""
-    machine = platform.machine().lower()
+    """What the operating system tells at once, and a guess of its power. Peak and bandwidth take a measurement."""
+    machine, cores = platform.machine().lower(), usable_cores()
+    guess = Figure(WATTS_A_CORE * cores, "W", WATTS_SOURCE)
     return replace(
         profile,
         isa=ISA_NAMES.get(machine, machine) or "unknown",
-        core_count=replace(profile.core_count, value=_usable_cores()),
+        core_count=replace(profile.core_count, value=cores),
         ram_bytes=replace(profile.ram_bytes, value=_ram()),
+        power_load_w=guess if profile.power_load_w.value is None else profile.power_load_w,
     )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may run on, where the system tells; else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

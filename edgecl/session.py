@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgecl import config as configs
-from edgecl import environment, plan, runfolder, schedule, store
+from edgecl import environment, kernels, plan, runfolder, schedule, store
 from edgecl import state as states
+from edgecl.budget import parse
 from edgecl.config import Config
 from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
@@ -22,8 +23,9 @@ from edgecl.layout import masked_layers
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
 from edgecl.nets import beside
-from edgecl.plan import Plan
+from edgecl.plan import Device, Plan
 from edgecl.state import Setup, State, fresh, restore
+from edgecl.timing import Clock
 from edgecl.types import ConfigError, DataError, StoreError, Stream
 
 
@@ -33,19 +35,36 @@ def workload(stream: Stream) -> Workload:
 
 
 def read_stream(config: Config) -> Stream:
-    """The configured stream, in tasks."""
-    d = config.data
-    return load_stream(d.name, d.root, classes_per_task=d.classes_per_task, samples_per_class=d.samples_per_class)
+    """The configured stream, in tasks. Under a memory budget its pixels stay on the disk, as far as the data set can."""
+    d, lazy = config.data, parse(config.budget).memory is not None
+    return load_stream(d.name, d.root, classes_per_task=d.classes_per_task, samples_per_class=d.samples_per_class, lazy=lazy)
 
 
-def make(config: Config, stream: Stream, pinned: Collection[str]) -> Plan:
-    """The plan for a stream, with the engine's name settled, so that what is recorded says it; see plan.make_plan."""
-    return plan.make_plan(with_engine(config), workload(stream), pinned)
+def make(config: Config, stream: Stream, pinned: Collection[str], clock: Clock | None = None) -> Plan:
+    """The plan for a stream, with the engine's name settled, so that what is recorded says it; see plan.make_plan.
+
+    Memory is reckoned from what this process holds now, the stream included.
+    """
+    config = with_engine(config)
+    return plan.make_plan(config, workload(stream), pinned, device(config, clock))
 
 
 def with_engine(config: Config) -> Config:
     """A copy in which `engine.name` is no longer auto."""
     return config.set("engine.name", pick(config.engine.name, config.engine.device, config.engine.precision).name)
+
+
+def device(config: Config, clock: Clock | None) -> Device:
+    """What a plan's time and memory are predicted from."""
+    return Device(clock, _lanes() if config.engine.name == "native" else 0, environment.resident(), environment.peak_rss())
+
+
+def _lanes() -> int:
+    """Of the native kernels; 0 where they were not built."""
+    try:
+        return kernels.load().lanes
+    except ConfigError:
+        return 0
 
 
 def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | None = None) -> tuple[Setup, State]:
@@ -150,12 +169,18 @@ def _moved(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [text] if changes else []
 
 
+CHUNK = 256  # samples read at a time
+
+
 def fingerprint(stream: Stream) -> dict[str, Any]:
     """What a resumed run checks its samples by."""
     splits = [*(task.train for task in stream.tasks), *stream.tests]
     crc = 0
-    for a in (a for split in splits for a in (split.x, split.y, split.ids)):
-        crc = zlib.crc32(np.ascontiguousarray(a).data, crc)
+    for split in splits:
+        for start in range(0, len(split), CHUNK):  # pixels may lie on the disk
+            crc = zlib.crc32(np.ascontiguousarray(split.x[start : start + CHUNK]).data, crc)
+        for a in (split.y, split.ids):
+            crc = zlib.crc32(np.ascontiguousarray(a).data, crc)
     return {"samples": [len(t.train) for t in stream.tasks], "tests": [len(t) for t in stream.tests], "crc32": f"{crc:08x}"}
 
 
@@ -208,11 +233,20 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         **_metrics(setup, state.accuracy),
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},
         "seconds": state.seconds,
+        "energy": _energy(setup, state),
         "peak_rss_bytes": environment.peak_rss(),
         "memory_bytes": state.memory.nbytes if state.memory else 0,
     }
     runfolder.write_json(setup.run, "result.json", shown)
     return shown
+
+
+def _energy(setup: Setup, state: State) -> dict[str, Any] | None:
+    """Joules of training on this machine: seconds times watts, an estimate; None where the run is for another device."""
+    power = setup.plan.power
+    if setup.config.device != "host" or power.value is None:
+        return None
+    return {"joules": state.seconds * power.value, "watts": power.value, "of": "an estimate: no meter", "source": power.source}
 
 
 def _dense_so_far(setup: Setup, state: State) -> Ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgecl import curate, masks, store
 from edgecl.config import Config, leaves
 from edgecl.curate import Learning
 from edgecl.engines import Engine
-from edgecl.forecast import Meter
+from edgecl.forecast import Meter, shares
 from edgecl.layout import MaskedLayer
 from edgecl.ledger import Ledger
 from edgecl.memory import Reservoir
@@ -23,6 +24,9 @@ from edgecl.plan import Plan
 from edgecl.runfolder import CONFIG, Metrics
 from edgecl.schedule import Epoch
 from edgecl.types import F32, I64, Array, Bools, StoreError, Stream
+
+RESERVE = 0.04
+"""Share of a time budget that is kept for what can't be skipped after an epoch's time is up."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class Setup:
     @property
     def config(self) -> Config:
         return self.plan.config
+
+    @cached_property
+    def deadlines(self) -> list[float] | None:
+        """By epoch of the schedule: seconds of training by which it should be done; None without a time budget."""
+        if self.plan.clock_limit is None:
+            return None
+        limit = (1 - RESERVE) * self.plan.clock_limit
+        return [limit * share for share in shares(self.config, self.plan.net, [len(t.train) for t in self.stream.tasks])]
 
     @property
     def classes(self) -> int:
@@ -77,7 +89,9 @@ class State:
     loss: float = 0.0  # sums over the epoch's steps so far
     right: int = 0
     gathered: int = 0  # steps in the engine's gradient sums
-    seconds: float = 0.0  # of training
+    skipped: int = 0  # steps of the current epoch that a time budget left out
+    seconds: float = 0.0  # of training: its steps, and the changes of masks and data between them
+    latest: float = 0.0  # of these, the last step's or change's; not stored
     snapshots: int = 0  # number of the newest
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # for the loop to note before it goes on
@@ -148,7 +162,7 @@ def save(setup: Setup, state: State) -> Path:
     live = {f"live.{k}": v for k, v in state.live.items()}
     chosen = {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()}
     arrays = {**learning, **memory, "order": state.order}
-    counters = {k: getattr(state, k) for k in COUNTERS}
+    counters = {k: getattr(state, k) for k in (*COUNTERS, SKIPPED)}
     plain = {
         **counters,
         "rng": state.rng.bit_generator.state,
@@ -165,6 +179,7 @@ def save(setup: Setup, state: State) -> Path:
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
 ELSEWHERE = ("device", "data.name", "data.root")  # may change: predictions, and where samples lie (a fingerprint checks them)
+SKIPPED = "skipped"  # absent in older snapshots: 0
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 
@@ -186,6 +201,7 @@ def restore(setup: Setup, engine: Engine) -> State:
         order=snapshot.memory["order"],
         snapshots=number,
         accuracy=plain["accuracy"],
+        skipped=plain.get(SKIPPED, 0),
         **{k: plain[k] for k in COUNTERS},
     )
     state.ledger.restore(plain["ledger"])

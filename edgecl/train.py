@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,11 +13,13 @@ from edgecl import curate, masks, schedule
 from edgecl.data.augment import draw_crops
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
+from edgecl.holding import Stopped as Stopped
+from edgecl.holding import clocked, hurry, stop_if_due
 from edgecl.layout import MaskedLayer
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
 from edgecl.step import train_step
-from edgecl.types import F32, I64, Array, Batch, Bools, BudgetError, NumericError, Part
+from edgecl.types import F32, I64, Array, Batch, Bools, NumericError, Part
 
 Event = dict[str, Any]
 Gradients = Mapping[str, Mapping[str, Array]]  # source → layer → weight's shape
@@ -38,10 +40,6 @@ class Testing(NamedTuple):
 
     group: int
     groups: int
-
-
-class Stopped(Exception):
-    """The user asked the loop to stop; a snapshot holds all that was done."""
 
 
 def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event | Progress | Testing]:
@@ -68,11 +66,12 @@ def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: Fal
 def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
     if epoch.epoch == 0:
         state.learning = curate.new(len(setup.stream.tasks[epoch.task].train))
-        _resize(setup, state, epoch.expanded)
+        with clocked(state):
+            _resize(setup, state, epoch.expanded)
     kept = np.flatnonzero(state.learning.kept)
     order = state.rng.permutation(kept)
     state.order = np.resize(order, epoch.steps * setup.config.train.batch)
-    state.step, state.loss, state.right = 0, 0.0, 0
+    state.step, state.skipped, state.loss, state.right = 0, 0, 0.0, 0
 
 
 def _run_epoch(
@@ -80,10 +79,11 @@ def _run_epoch(
 ) -> Iterator[Progress]:
     while state.step < epoch.steps:
         if not state.gathered:  # a snapshot holds no sums of gradients
-            _stop_if_due(setup, state, epoch, stopping())
-        began = time.perf_counter()
-        result = _one_step(setup, state, epoch, compiled)
-        state.seconds += time.perf_counter() - began
+            stop_if_due(setup, state, epoch, stopping())
+            if hurry(setup, state, epoch):
+                continue
+        with clocked(state):
+            result = _one_step(setup, state, epoch, compiled)
         yield Progress(epoch.task, epoch.epoch, state.step, epoch.steps, float(result.loss))
 
 
@@ -159,31 +159,11 @@ def _not_finite(setup: Setup, state: State, epoch: Epoch, what: str, first: str)
     )
 
 
-def _stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
-    """Stops with a snapshot when asked, or before a step that would lead past the budget."""
-    limit = setup.plan.limit
-    if asked:
-        path = save(setup, state)
-        raise Stopped(f"stopped; edgecl train --resume {setup.run} goes on from {path.name}")
-    if limit is not None and state.ledger.executed + _ahead(setup, state, epoch) > limit:
-        path = save(setup, state)
-        raise BudgetError(
-            f"budget {setup.config.budget} is used up after {state.ledger.executed:.4g} FLOPs; snapshot {path} is whole"
-        )
-
-
-def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
-    """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
-    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
-    end = epoch.steps if scores else state.step + 1
-    gathers = [bool(setup.layers) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
-    flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
-    return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)
-
-
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Testing]:
     """Curate, change masks, evaluate at a task's end, snapshot."""
-    seen = epoch.steps * setup.config.train.batch
+    steps = epoch.steps - state.skipped
+    if epoch.swap and setup.layers and not state.gathered:
+        epoch = replace(epoch, swap=False)  # left out for lack of time
     live = sum(int(m.sum()) for m in state.live.values())
     yield state.note(
         {
@@ -191,8 +171,9 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
             "task": epoch.task,
             "epoch": epoch.epoch,
             "samples": epoch.samples,
-            "loss": state.loss / epoch.steps,
-            "right": state.right / seen,
+            "loss": state.loss / steps,
+            "right": state.right / (steps * setup.config.train.batch),
+            **({"skipped": state.skipped} if state.skipped else {}),
             "live_units": live,
             "executed": state.ledger.executed,
         }
@@ -201,10 +182,11 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
         _not_finite(setup, state, epoch, "weights are not finite", bad)
     for i, flops in setup.meter.upkeep(state.live_weights(setup), epoch).items():
         state.ledger.add_upkeep(i, flops)
-    if epoch.scores:
-        _change_masks(setup, state, epoch)
-    if epoch.drop:
-        state.learning = curate.remove(state.learning, epoch.drop, state.rng)
+    with clocked(state):
+        if epoch.scores:
+            _change_masks(setup, state, epoch)
+        if epoch.drop:
+            state.learning = curate.remove(state.learning, epoch.drop, state.rng)
     state.at, state.step, state.order = state.at + 1, 0, np.zeros(0, np.int64)
     if epoch.last:
         yield from _evaluate(setup, state, learned=epoch.task + 1)

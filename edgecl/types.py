@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +58,22 @@ class NumericError(EdgeclError):
     exit_code = 6
 
 
+class Pixels(Protocol):
+    """Samples' pixels [N, C, H, W], in memory or read from the disk when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """uint8 [n, C, H, W] at positions, a boolean mask or a slice."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """One split, as stored: never augmented, never normalised."""
 
-    x: U8  # [N, C, H, W]
+    x: U8 | Pixels  # [N, C, H, W]
     y: I64  # [N] class ids
     ids: I64  # [N] stable sample ids: a sample keeps its id in every subset
 

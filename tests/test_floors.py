@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 
 FLOORS = [
     {"types"},
-    {"files", "limits", "arrays", "tensors"},
+    {"files", "limits", "arrays", "tensors", "budget"},
     {"data", "nets", "memory", "profiles", "metrics", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},
@@ -21,11 +21,15 @@ FLOORS = [
     {"config"},
     {"schedule", "layout", "ledger", "step"},
     {"forecast"},
+    {"timing", "footprint"},
+    {"outlook"},
     {"plan"},
     {"store", "evaluate"},
     {"runfolder"},
     {"state"},
+    {"holding"},
     {"train", "session"},
+    {"measure"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgecl import plan
 from edgecl.config import Config, get, resolve
 from edgecl.forecast import Workload, simulate
-from edgecl.plan import OPEN, WIDTHS, Plan, make_plan, parse_budget
+from edgecl.plan import OPEN, WIDTHS, Plan, make_plan
 from edgecl.types import BudgetError
 
 CIFAR = Workload((3, 32, 32), 10, (10_000,) * 5)
@@ -49,23 +49,6 @@ def denser(made: Plan, work: Workload) -> Plan:
 
 
 # ---- budgets ----
-
-
-@pytest.mark.parametrize(("text", "factor"), [("", None), ("23x", 23.0), (" 1x ", 1.0), ("2.5x", 2.5), ("1000x", 1000.0)])
-def test_budgets_that_can_be_read(text: str, factor: float | None) -> None:
-    assert parse_budget(text) == factor
-
-
-@pytest.mark.parametrize("text", ["23", "x", "0.5x", "-3x", "23 x", "lots", "1e3x", "nanx", "9" * 400 + "x"])
-def test_budgets_that_can_not(text: str) -> None:
-    with pytest.raises(BudgetError, match="expected a factor of at least 1 and an x, such as 23x"):
-        parse_budget(text)
-
-
-@pytest.mark.parametrize("text", ["10min", "90s", "2h", "256MB", "1GiB", "5Wh", "3000 J", "23x,10min", "10min,256MB,5Wh"])
-def test_time_memory_and_energy_need_another_engine(text: str) -> None:
-    assert "masks dense tensors, which saves none of them" in (said := refused(configured(text)))
-    assert said.endswith("Give compute, such as 23x")
 
 
 def test_no_budget_changes_nothing() -> None:

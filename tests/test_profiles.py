@@ -96,14 +96,15 @@ def test_seconds_and_joules_by_hand() -> None:
     assert joules(rpi, 10.0) == pytest.approx(40.0)
 
 
-def test_host_knows_its_cores_and_predicts_nothing() -> None:
+def test_host_knows_its_cores_and_guesses_its_power() -> None:
     host = load_profile("host")
     assert 1 <= host.cores <= (os.cpu_count() or 1)
     assert host.ram_bytes.value is None or host.ram_bytes.value > 2**27
     assert host.isa
     assert host.isa not in ("measured here", "amd64", "arm64")
     assert seconds(host, 1e9) is None
-    assert joules(host, 1.0) is None
+    assert host.power_load_w.estimated
+    assert joules(host, 1.0) == 10 * host.cores
     assert joules(load_profile("rpi"), None) is None
 
 

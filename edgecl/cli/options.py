@@ -32,7 +32,11 @@ PLANNING = (
     click.option("--data-root", metavar="DIR", help="Folder of the data sets. [$EDGECL_DATA, else ~/.cache/edgecl]"),
     click.option("--method", metavar="NAME", help="Continual-learning method (see `edgecl methods`). [derpp]"),
     click.option("--device", metavar="PROFILE", help="Device to predict time and energy for (see `edgecl doctor`). [host]"),
-    click.option("--budget", metavar="Nx", help="Train with N times fewer FLOPs than dense, such as 23x. [none]"),
+    click.option(
+        "--budget",
+        metavar="LIMITS",
+        help="Fewer FLOPs than dense (23x), time (10min), memory (256MB), energy (5Wh), or several. [none]",
+    ),
     click.option(
         "--net",
         metavar="NAME|PATH",

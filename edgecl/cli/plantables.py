@@ -9,13 +9,14 @@ from rich.table import Table
 
 from edgecl.cli.look import bold, console, grid, table
 from edgecl.cli.outcome import prediction
-from edgecl.cli.plantext import chain, choices, headline, layers, scale
+from edgecl.cli.plantext import chain, choices, headline, layers, limits, scale
 from edgecl.cli.tables import prediction_block
-from edgecl.cli.text import flops, percent, si, size, times
+from edgecl.cli.text import flops, percent, si, size, three, times
 from edgecl.forecast import Workload, method_of
 from edgecl.memory import Reservoir
 from edgecl.plan import Plan
 from edgecl.profiles import load_profile
+from edgecl.timing import as_plain
 from edgecl.types import Stream
 
 PARTS = ("forward", "backward", "upkeep")
@@ -33,6 +34,12 @@ def plain(plan: Plan, work: Workload) -> dict[str, Any]:
         "dense_executed": plan.dense.executed,
         "dense_paper": plan.dense.paper,
         "limit": plan.limit,
+        "seconds": plan.seconds,
+        "clock": as_plain(plan.device.clock) if plan.device.clock and plan.device.clock.measured else None,
+        "peak_bytes": plan.bytes,
+        "parts_bytes": plan.parts,
+        "joules": plan.joules,
+        "limits": {k: None if v is None else float(v) for k, v in vars(plan.budget).items()},
         "memory_bytes": replay_bytes(plan),
         "layers": list(layers(plan)),
         "prediction": predicted(plan),
@@ -55,7 +62,7 @@ def predicted(plan: Plan) -> dict[str, Any] | None:
 def print_plan(plan: Plan, work: Workload, stream: Stream, pinned: Collection[str]) -> None:
     screen, said = console(), predicted(plan)
     screen.print(bold(headline(plan.config, stream)), soft_wrap=True)
-    screen.print(grid(choices(plan, work.sizes, pinned)))
+    screen.print(grid([*choices(plan, work.sizes, pinned), *limits(plan)]))
     screen.print("", layer_table(plan), "", chain_table(plan, work), "", sep="\n")
     paper = f"{flops(plan.ledger.paper)}, {times(plan.dense.paper / plan.ledger.paper)} fewer than {flops(plan.dense.paper)}"
     screen.print(grid([("FLOPs, the paper's count", paper), ("replay memory", size(replay_bytes(plan)))]))
@@ -67,15 +74,28 @@ def print_plan(plan: Plan, work: Workload, stream: Stream, pinned: Collection[st
 def layer_table(plan: Plan) -> Table:
     rows = list(layers(plan))
     divisor, unit = scale(max(r["forward"] + r["backward"] for r in rows))
-    columns = ("layer", "weights", "unit", "live %", *PARTS, "share %")
+    timed = ("seconds",) if plan.layer_seconds is not None else ()
+    columns = ("layer", "weights", "unit", "live %", *PARTS, "share %", *timed)
     t = table(f"The whole run by layer, {unit}", *columns, right=[c for c in columns if c not in ("layer", "unit")])
     for r in rows:
         costs = [f"{r[k] / divisor:,.2f}" for k in PARTS]
-        t.add_row(r["layer"], si(r["weights"], ""), r["unit"] or "–", percent(r["density"]), *costs, percent(r["share"]))
+        t.add_row(
+            r["layer"],
+            si(r["weights"], ""),
+            r["unit"] or "–",
+            percent(r["density"]),
+            *costs,
+            percent(r["share"]),
+            *_seconds(timed, r["seconds"]),
+        )
     t.add_section()
     sums = [f"{sum(r[k] for r in rows) / divisor:,.2f}" for k in PARTS]
-    t.add_row("all", si(sum(r["weights"] for r in rows), ""), "", "", *sums, "100.0")
+    t.add_row("all", si(sum(r["weights"] for r in rows), ""), "", "", *sums, "100.0", *_seconds(timed, plan.seconds))
     return t
+
+
+def _seconds(timed: tuple[str, ...], value: float | None) -> list[str]:
+    return [three(value or 0.0)] if timed else []
 
 
 def chain_table(plan: Plan, work: Workload) -> Table:

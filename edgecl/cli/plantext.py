@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 from rich.console import Console
 
 from edgecl import schedule
+from edgecl.budget import Budget
 from edgecl.cli.look import bold, grid
-from edgecl.cli.text import PREFIXES, count, flops, percent, times
+from edgecl.cli.text import PREFIXES, count, duration, energy, flops, percent, size, times
 from edgecl.config import Config, get
 from edgecl.forecast import Workload, simulate
 from edgecl.layout import masked_layers
@@ -36,7 +38,8 @@ def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
     """Before the first step: what the plan is, and where the run folder lies."""
     console.print(bold(headline(setup.config, setup.stream)), soft_wrap=True)
     sizes = [len(t.train) for t in setup.stream.tasks]
-    console.print(grid([*choices(setup.plan, sizes, pinned), ("run folder", str(setup.run))]))
+    said = limits(setup.plan) if setup.plan.budget != Budget(setup.plan.budget.compute) else []
+    console.print(grid([*choices(setup.plan, sizes, pinned), *said, ("run folder", str(setup.run))]))
     console.print()
 
 
@@ -54,9 +57,36 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
         ("network", f"{plan.net.name}{_width(c, pinned)}"),
         ("weights", _weights(plan)),
         ("data", _data(c, sizes)),
+        ("epochs", f"{c.train.epochs} a task"),
         ("gradients", gradients),
         ("FLOPs", _flops(plan)),
     ]
+
+
+def limits(plan: Plan) -> list[tuple[str, str]]:
+    """What is predicted beyond FLOPs, each beside its limit, and where the prediction is from."""
+    clock, b, rows = plan.device.clock, plan.budget, list[tuple[str, str]]()
+    if clock is not None and plan.seconds is not None:
+        sure = f", held-out error {percent(clock.error)} %" if clock.measured else ", not measured"
+        what = f"{duration(plan.seconds)} of training predicted{_of(b.time, duration)}"
+        rows.append(("time", f"{what}; {clock.source}{sure}; tests and snapshots come on top"))
+    elif plan.config.device == "host":
+        rows.append(("time", "not predicted: edgecl measure calibrate times this machine"))
+    if plan.bytes is not None:
+        rows.append(("memory", f"{size(plan.bytes)} at the peak predicted{_of(b.memory, size)}: {_parts(plan)}"))
+    if plan.joules is not None:
+        how = f"{plan.power.value:g} W; {plan.power.source}"
+        rows.append(("energy", f"{energy(plan.joules)} estimated{_of(b.energy, energy)}, time × {how}"))
+    return rows
+
+
+def _of(limit: Fraction | None, form: Callable[[float], str]) -> str:
+    return "" if limit is None else f" of {form(float(limit))} allowed"
+
+
+def _parts(plan: Plan) -> str:
+    parts = {f"this process {size(plan.device.resident)}": 1} | {f"{k} {size(v)}": v for k, v in (plan.parts or {}).items()}
+    return ", ".join(parts)
 
 
 def _data(c: Config, sizes: Sequence[int]) -> str:
@@ -103,7 +133,7 @@ def chain(plan: Plan, work: Workload) -> dict[str, float]:
 
 def layers(plan: Plan) -> Iterator[dict[str, Any]]:
     """A row a layer: FLOPs of the whole run by what they are for."""
-    masked, total = masked_layers(plan.net, plan.config), plan.ledger.executed
+    masked, total, seconds = masked_layers(plan.net, plan.config), plan.ledger.executed, plan.layer_seconds
     for i, cost in enumerate(plan.ledger.costs):
         by_kind = dict(zip(KINDS, map(int, plan.ledger.table[:, i]), strict=True))
         layer = masked.get(cost.name)
@@ -117,6 +147,7 @@ def layers(plan: Plan) -> Iterator[dict[str, Any]]:
             "density": layer.live / layer.units if layer else 1.0,
             **sums,
             "share": sum(sums.values()) / total,
+            "seconds": None if seconds is None else float(seconds[i]),
         }
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edgecl import runfolder, session
 from edgecl.cli import compare, screen
+from edgecl.cli.clocks import clock_for
 from edgecl.cli.errors import InterruptedRun
 from edgecl.cli.idle import warn, warn_if_slow
 from edgecl.cli.options import choose
@@ -33,7 +34,8 @@ def start(given: Mapping[str, Any], folder: str | None, baseline: bool, console:
     config, pinned = choose(given)
     load_profile(config.device)  # an unknown one is an error now rather than at the end
     stream = session.read_stream(config)
-    chosen = session.make(config, stream, pinned)
+    settled = session.with_engine(config)
+    chosen = session.make(settled, stream, pinned, clock_for(settled, stream))
     if console is not None:
         warn(chosen.config, pinned)
         warn_if_slow(config)

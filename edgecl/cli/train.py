@@ -13,6 +13,7 @@ EPILOG = """\b
 Examples:
   edgecl train
   edgecl train --budget 5x --compare dense
+  edgecl train --engine native --budget 10x,10min,256MB
   edgecl train --data cifar10 --device rpi --budget 23x --samples-per-class 500
   edgecl train --resume runs/20250131-142530-digits-derpp
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +52,8 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _records(path: Path, records: int) -> U8:
-    """[records, 3073], mapped. Opened anew for each use: pages of a map kept open count as this process's memory."""
-    try:
-        size = path.stat().st_size
-        if size != records * RECORD:
-            raise DataError(f"{path}: {size} bytes, not {records} records of {RECORD}; to download it again: {HINT}")
-        return np.memmap(path, np.uint8, "r", shape=(records, RECORD))
-    except OSError as e:
-        raise DataError(f"{path}: {reason(e)}") from None
-
-
 def _split(paths: list[Path], records: int, first_id: int) -> Split:
-    labels = [_records(p, records)[:, 0].astype(np.int64) for p in paths]
+    labels = [_labels(p, records) for p in paths]
     for path, y in zip(paths, labels, strict=True):
         check_labels(path, "labels", y, 10)
 
@@ -71,11 +61,44 @@ def _split(paths: list[Path], records: int, first_id: int) -> Split:
         x = np.empty((len(index), *SHAPE), dtype=np.uint8)
         for i, path in enumerate(paths):
             rows = np.flatnonzero(index // records == i)
-            x[rows] = _records(path, records)[index[rows] - i * records, 1:].reshape(-1, *SHAPE)
+            if len(rows):
+                _pixels(path, index[rows] - i * records, rows, x)
         return x
 
     y = np.concatenate(labels)
     return Split(y, np.arange(first_id, first_id + len(y)), read)
+
+
+def _labels(path: Path, records: int) -> I64:
+    """[records]: the first byte of each. In pieces: neither the file nor a map of it is ever in memory as a whole."""
+    if (size := _size(path)) != records * RECORD:
+        raise DataError(f"{path}: {size} bytes, not {records} records of {RECORD}; to download it again: {HINT}")
+    y = np.empty(records, dtype=np.int64)
+    try:
+        with path.open("rb", buffering=0) as file:
+            for start in range(0, records, _PIECE):
+                piece = np.frombuffer(file.read(_PIECE * RECORD), np.uint8).reshape(-1, RECORD)
+                y[start : start + len(piece)] = piece[:, 0]
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: {reason(e)}") from None
+    return y
+
+
+_PIECE = 256  # records
+
+
+def _pixels(path: Path, records: I64, rows: I64, out: U8) -> None:
+    """Reads the pixels of these records of a file into these rows of `out` [N, 3, 32, 32]. Raises DataError."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            for record, row in zip(records.tolist(), rows.tolist(), strict=True):
+                if os.preadv(fd, [out[row].reshape(-1)], record * RECORD + 1) != RECORD - 1:
+                    raise DataError(f"{path}: ends before record {record}; to download it again: {HINT}")
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise DataError(f"{path}: {reason(e)}") from None
 
 
 def _classes(path: Path) -> tuple[str, ...]:

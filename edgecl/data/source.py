@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,27 @@ class Split:
     ids: I64  # [N] stable sample ids
     read: Callable[[I64], U8]  # positions [n] to pixels [n, C, H, W]
 
-    def take(self, index: I64) -> Samples:
-        """The samples at these positions, in that order."""
-        return Samples(self.read(index), self.y[index], self.ids[index])
+    def take(self, index: I64, *, lazy: bool = False) -> Samples:
+        """The samples at these positions, in that order; `lazy` leaves the pixels where they are until they are asked for."""
+        pixels = OnDisk(self.read, index, self.read(index[:1]).shape[1:]) if lazy else self.read(index)
+        return Samples(pixels, self.y[index], self.ids[index])
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """Pixels that are read by position whenever they are asked for: an array's `x[index]`, and nothing kept."""
+
+    read: Callable[[I64], U8]
+    positions: I64  # [N] in the split
+    sample: tuple[int, ...]  # (C, H, W)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.positions), *self.sample)
+
+    def __getitem__(self, index: Any) -> U8:
+        """uint8 [n, C, H, W]. Raises DataError where the file has gone or shrunk."""
+        return self.read(self.positions[index])
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgecl.data.source import Source, Split, rank_in_class
-from edgecl.types import I64, ConfigError, DataError, Samples, Stream, Task
+from edgecl.data.source import OnDisk, Source, Split, rank_in_class
+from edgecl.types import I64, U8, ConfigError, DataError, Samples, Stream, Task
 
 
-def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0) -> Stream:
+def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0, *, lazy: bool = False) -> Stream:
     """Tasks of `classes_per_task` classes; the last is smaller where the classes don't divide.
 
     `samples_per_class` > 0 keeps the first so many training samples of each class in file order (all of a class that has
-    fewer); ids stay those of the full set and tests are whole. Raises ConfigError for a share out of range, and DataError
-    that names the class for one without a training or a test sample.
+    fewer); ids stay those of the full set and tests are whole.
+    `lazy` leaves pixels on the disk until they are read. Raises ConfigError for a share out of range, and DataError that
+    names the class for one without a training or a test sample.
     """
     count = len(source.classes)
     if not 1 <= classes_per_task <= count:
@@ -24,8 +25,9 @@ def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0)
         raise ConfigError(f"samples_per_class is {samples_per_class}: take 0 for all, or the number to keep of each class")
     _check_classes(source)
     groups = tuple(tuple(range(k, min(k + classes_per_task, count))) for k in range(0, count, classes_per_task))
-    tasks = tuple(Task(i, g, source.train.take(_positions(source.train, g, samples_per_class))) for i, g in enumerate(groups))
-    tests = tuple(source.test.take(_positions(source.test, g)) for g in groups)
+    kept = [_positions(source.train, g, samples_per_class) for g in groups]
+    tasks = tuple(Task(i, g, source.train.take(k, lazy=lazy)) for i, (g, k) in enumerate(zip(groups, kept, strict=True)))
+    tests = tuple(source.test.take(_positions(source.test, g), lazy=lazy) for g in groups)
     return Stream(source.name, source.classes, groups, tasks, tests, source.preprocess)
 
 
@@ -36,9 +38,14 @@ def joint(stream: Stream) -> Stream:
     order = np.argsort(ids)
     where = np.empty_like(order)
     where[order] = np.arange(len(order))
-    x = np.empty((len(ids), *stream.shape), dtype=np.uint8)
-    for part, rows in zip(parts, np.split(where, np.cumsum([len(p) for p in parts])[:-1]), strict=True):
-        x[rows] = part.x  # straight to its place: the pixels are the bulk, and are copied once
+    ends = np.cumsum([len(p) for p in parts])
+    if all(isinstance(p.x, OnDisk) for p in parts):
+        stored = [p.x for p in parts if isinstance(p.x, OnDisk)]
+        x: U8 | OnDisk = OnDisk(stored[0].read, np.concatenate([s.positions for s in stored])[order], stored[0].sample)
+    else:
+        x = np.empty((len(ids), *stream.shape), dtype=np.uint8)
+        for part, rows in zip(parts, np.split(where, ends[:-1]), strict=True):
+            x[rows] = part.x[:]  # straight to its place: the pixels are the bulk, and are copied once
     y = np.concatenate([p.y for p in parts])
     classes = tuple(k for task in stream.tasks for k in task.classes)
     return replace(stream, tasks=(Task(0, classes, Samples(x, y[order], ids[order])),))

@@ -13,6 +13,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds data sets, or leaves runs, where the others are."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGECL_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("EDGECL_DEBUG", raising=False)
 
 

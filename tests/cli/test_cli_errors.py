@@ -33,7 +33,12 @@ WRONG = [
     (["--data", "cifar10"], 3, "edgecl data get cifar10"),
     (["--device", "rip"], 2, "nearest: 'rpi'"),
     (["--config", "none.yaml"], 2, "none.yaml: no such file"),
-    (["--budget", "10min"], 5, "such as 23x"),
+    (["--budget", "10minutes"], 5, "such as 23x"),
+    (["--budget", "10mb"], 5, "did you mean MB?"),
+    (["--budget", "5s,6s"], 5, "two limits of time"),
+    (["--budget", "80MB"], 5, "add --engine native"),
+    (["--budget", "0.01s", "--device", "rpi", "--engine", "native"], 5, "the nearest possible is"),
+    (["--budget", "2x,1MB", "--engine", "native"], 5, "the nearest possible is"),
     (["--budget", "lots"], 5, "such as 23x"),
     (["--budget", "100000x"], 5, "the nearest possible is"),
 ]
