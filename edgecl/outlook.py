@@ -119,11 +119,17 @@ class Plan:
         return value
 
     @property
+    def exceeds(self) -> set[str]:
+        """The limits that do not hold, by prediction."""
+        found = {kind for kind, share in self.shares().items() if kind != "compute" and share > 1}
+        if self.limit is not None and self.ledger.executed > self.limit:  # exact, which a share is not
+            found.add("compute")
+        return found
+
+    @property
     def holds(self) -> bool:
         """Whether every limit holds, by prediction."""
-        if self.limit is not None and self.ledger.executed > self.limit:  # exact, which a share is not
-            return False
-        return all(share <= 1 for kind, share in self.shares().items() if kind != "compute")
+        return not self.exceeds
 
 
 _TIME = "how long training takes on {device} is not known; its profile lacks a figure, or run edgecl measure calibrate"

@@ -55,8 +55,12 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), devi
         return plain
     candidates = _candidates(config, pinned)
     for candidate in candidates:
-        plan = _whole(config, candidate, maker) or _fit(candidate, maker, pinned)
-        plan = plan or _shorter(candidate, maker, pinned, last=candidate == candidates[-1])
+        whole, last = maker(config.set("net.width", candidate.net.width)), candidate == candidates[-1]
+        if whole.budget.memory is not None and whole.holds:  # memory alone narrowed the net
+            return whole
+        if whole.exceeds == {"memory"} and not last:  # it is narrowed on: masks are for limits of work
+            continue
+        plan = _fit(candidate, maker, pinned) or _shorter(candidate, maker, pinned, last=last)
         if plan is not None:
             return plan
     tightest = min([plain, *map(maker, _tightest(config, pinned))], key=lambda p: max(p.shares().values()))
@@ -143,14 +147,6 @@ def _tightest(config: Config, pinned: Collection[str]) -> list[Config]:
 def _most(config: Config, pinned: Collection[str]) -> float:
     """Highest sparsity to try: far beyond the usual only where the width is not the planner's to choose."""
     return 0.99 if "net.width" in pinned or not full_width(config.net.name) else MOST_SPARSE
-
-
-def _whole(config: Config, candidate: Config, maker: Callable[[Config], Plan]) -> Plan | None:
-    """Where it was memory that narrowed the net: this width on all samples, with nothing turned on, if that holds."""
-    if budgets.parse(config.budget).memory is None:
-        return None
-    plan = maker(config.set("net.width", candidate.net.width))
-    return plan if plan.holds else None
 
 
 def _fit(config: Config, maker: Callable[[Config], Plan], pinned: Collection[str]) -> Plan | None:

@@ -122,7 +122,7 @@ def test_killed_from_outside_at_any_time(
         child = start(run, sets)
         while child.exitcode is None and not (run / "metrics.jsonl").exists():
             time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.5))
+        time.sleep(draw.uniform(0, 0.2))
         child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL

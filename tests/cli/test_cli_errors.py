@@ -36,7 +36,7 @@ WRONG = [
     (["--budget", "10minutes"], 5, "such as 23x"),
     (["--budget", "10mb"], 5, "did you mean MB?"),
     (["--budget", "5s,6s"], 5, "two limits of time"),
-    (["--budget", "80MB"], 5, "add --engine native"),
+    (["--budget", "80MB", "--engine", "torch"], 5, "add --engine native"),
     (["--budget", "0.01s", "--device", "rpi", "--engine", "native"], 5, "the nearest possible is"),
     (["--budget", "2x,1MB", "--engine", "native"], 5, "the nearest possible is"),
     (["--budget", "lots"], 5, "such as 23x"),
