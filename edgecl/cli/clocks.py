@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from edgecl import budget, measure
+from edgecl.cli import again
 from edgecl.config import Config
 from edgecl.profiles import load_profile
 from edgecl.timing import Clock, profile_clock, skips
@@ -42,7 +43,7 @@ def _calibrate(config: Config) -> None:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump({"config": config.set("budget", "").to_dict()}), encoding="utf-8")
         ran = subprocess.run(
-            [sys.executable, "-m", "edgecl", "measure", "calibrate", "--config", str(path), "--json"],
+            again.command("measure", "calibrate", "--config", str(path), "--json"),
             stdout=subprocess.DEVNULL,
             check=False,
         )

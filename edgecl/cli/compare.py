@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgecl import plan
+from edgecl.cli import again
 from edgecl.cli.errors import INTERRUPTED, InterruptedRun
 from edgecl.cli.progress import Tick, from_line
 from edgecl.cli.signals import Stop
@@ -36,7 +36,7 @@ class BaselineError(EdgeclError):
 
 def command(run: Path, config: Config) -> list[str]:
     """What trains the baseline of the run in `run`, or goes on with it, while its standard input is open."""
-    start = [sys.executable, "-m", "edgecl", "train", "--events"]
+    start = again.command("train", "--events")
     if (run / FOLDER / CONFIG).exists():
         return [*start, "--resume", str(run / FOLDER)]
     dense = plan.baseline(config)
