@@ -20,14 +20,16 @@ from edgecl.nets import Net, build_net
 Setting = tuple[str, Mapping[str, Any]]
 TORCH: Setting = ("torch", {"device": "cpu", "together": False})
 STEPS = 50
-NETS = [build_net("small_cnn", (3, 8, 8), 5, 8), build_net("resnet18", (3, 8, 8), 5, 4)]
+NETS = [build_net("small_cnn", (3, 8, 8), 5, 8), build_net("ds_cnn", (1, 25, 10), 5, 8), build_net("resnet18", (3, 16, 16), 5, 8)]
+RATE = np.array(0.01, np.float32)  # higher ones make a deep net's path chaotic with four samples a pass, torch's too
 
 
 def path(setting: Setting, net: Net, steps: int = STEPS) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(loss of each step, arrays at the end), with masks on and scores gathered now and then."""
+    """(loss of each step, weights and statistics at the end), with masks on and scores gathered now and then."""
     made = learner(setting, net, "kernel", momentum=0.5)
-    losses = [float(direct(made, batch, score=i % 10 == 9).loss) for i, batch in enumerate(batches(net, steps))]
-    return np.array(losses), made.arrays()
+    drawn = [batch._replace(rate=RATE) for batch in batches(net, steps)]
+    losses = [float(direct(made, batch, score=i % 10 == 9).loss) for i, batch in enumerate(drawn)]
+    return np.array(losses), {k: v for k, v in made.arrays().items() if not k.startswith("momentum.")}
 
 
 def drift(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> float:
@@ -54,6 +56,6 @@ def test_fifty_steps_stay_as_near_as_torch_to_itself(engine: Setting, net: Net, 
     losses, arrays, own, own_loss = torchs[net.name]
     here_losses, here = path(engine, net)
     print(f"{net.name}: drift {drift(here, arrays):.1e}, torch's own {own:.1e}")
-    assert own > 0  # the two torchs do differ
-    assert drift(here, arrays) <= 4 * own + 1e-6
+    assert 0 < own < 0.1  # the two torchs do differ, and are still on one path
+    assert drift(here, arrays) <= 4 * own
     assert abs(here_losses - losses).max() <= 4 * own_loss + 1e-5
