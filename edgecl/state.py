@@ -19,7 +19,7 @@ from edgecl.layout import MaskedLayer
 from edgecl.ledger import Ledger
 from edgecl.memory import Reservoir
 from edgecl.methods import Method
-from edgecl.nets import starting
+from edgecl.nets import starting, weights_file
 from edgecl.plan import Plan
 from edgecl.runfolder import CONFIG, Metrics
 from edgecl.schedule import Epoch
@@ -145,6 +145,8 @@ def fresh(setup: Setup, engine: Engine) -> State:
     engine.load({**momentum, **starting(setup.config.net.name, setup.plan.net, rng)})
     shapes = {k: v.shape for k, v in setup.layers.items()}
     live = masks.start(rng, {k: v.live for k, v in setup.layers.items()}, shapes)
+    if weights_file(setup.config.net.name):
+        live = {k: _strongest(engine, layer) for k, layer in setup.layers.items()}
     memory = None
     if setup.method.draws:
         memory = Reservoir.empty(setup.config.memory.capacity, setup.stream.shape, setup.classes)
@@ -152,6 +154,12 @@ def fresh(setup: Setup, engine: Engine) -> State:
     state = State(rng, engine, ledger, Metrics.open(setup.run, 0), live, memory, curate.new(0))
     state.apply_masks(setup)
     return state
+
+
+def _strongest(engine: Engine, layer: MaskedLayer) -> Bools:
+    """The units of the largest mean |w|: where weights were learned before, a random mask would throw the best away."""
+    score = engine.numpy(masks.unit_scores(abs(engine.weight(layer.name)), layer.unit))
+    return masks.grow(np.zeros(layer.shape, np.bool_), layer.live, score=score)
 
 
 def save(setup: Setup, state: State) -> Path:

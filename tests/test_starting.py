@@ -34,6 +34,16 @@ def test_a_run_starts_from_the_weights_beside_its_net(masked: tuple[str, ...], t
     assert all(((found[k] == arrays[k]) | (found[k] == 0)).all() for k in arrays)
 
 
+def test_masks_keep_the_largest_units(tmp_path: Path) -> None:
+    path, arrays = tmp_path / "mine.yaml", drawn()
+    save_net(path, CNN, arrays)
+    setup, state = begun(tmp_path / "run", f"net={{name: {path}, width: 0}}", "mask={sparsity: 0.5, unit: kernel}")
+    for name, layer in setup.layers.items():
+        size = abs(arrays[f"{name}.weight"]).mean((2, 3))
+        assert state.live[name].sum() == layer.live
+        assert size[state.live[name]].min() >= size[~state.live[name]].max()
+
+
 def test_a_run_from_weights_trains(tmp_path: Path) -> None:
     save_net(tmp_path / "mine.yaml", CNN, drawn())
     sets = f"net={{name: {tmp_path / 'mine.yaml'}, width: 0}}", "train.epochs=1"

@@ -1,7 +1,7 @@
 """F1: networks as data."""
 
 from edgecl.nets.graph import Net
-from edgecl.nets.saved import beside, load_weights, save_net, starting, with_classes
+from edgecl.nets.saved import beside, load_weights, save_net, starting, weights_file, with_classes
 from edgecl.nets.torch_import import Imported, from_torch
 from edgecl.nets.zoo import ZOO, build_net, full_width
 
@@ -16,5 +16,6 @@ __all__ = [
     "load_weights",
     "save_net",
     "starting",
+    "weights_file",
     "with_classes",
 ]

@@ -45,8 +45,14 @@ def load_weights(path: Path, net: Net) -> dict[str, F32]:
 
 def beside(name: str, net: Net) -> dict[str, F32] | None:
     """The weights beside the net's file `name`; None for a zoo name or a file that has none. Raises as `load_weights`."""
+    path = weights_file(name)
+    return load_weights(path, net) if path else None
+
+
+def weights_file(name: str) -> Path | None:
+    """The file of weights beside the net's file `name`, if there is one."""
     path = Path(name).with_suffix(".safetensors")
-    return load_weights(path, net) if name.endswith((".yaml", ".yml")) and path.exists() else None
+    return path if name.endswith((".yaml", ".yml")) and path.exists() else None
 
 
 def starting(name: str, net: Net, rng: np.random.Generator) -> dict[str, F32]:
