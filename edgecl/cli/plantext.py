@@ -30,6 +30,7 @@ CHAIN = (
     ("masks", "mask.sparsity"),
     ("data removal", "ddr.share"),
     ("gradient mask", "dgm.share"),
+    ("frozen prefix", "freeze.until"),
 )
 """The parts of a budget, in the order in which they are laid over the dense baseline."""
 
