@@ -220,13 +220,13 @@ def test_a_frozen_prefix_takes_no_more_memory(net: Net) -> None:
     assert sizes[1] <= sizes[0]
 
 
-def test_a_frozen_half_of_resnet_leaves_less_than_half_of_the_activations() -> None:
+def test_half_of_resnet_frozen_leaves_less_than_a_third_of_the_activations() -> None:
     net = build_net("resnet18", (3, 32, 32), 10, 8)
     whole, frozen, none = (
         pass_bytes(net, 32, 16, train=train, frozen=prefix(net, until, "test") if until else ())
         for train, until in ((True, ""), (True, "layer2"), (False, ""))
     )
-    assert frozen < whole / 2
+    assert frozen < whole / 3
     assert none <= frozen
 
 
