@@ -15,7 +15,7 @@ import numpy as np
 from edgecl import masks
 from edgecl.arrays import numpy_namespace
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
-from edgecl.engines.numpy_ops import OPS, Arrays, Pull
+from edgecl.engines.numpy_ops import OPS, Arrays, Pull, Pulled
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Node
 from edgecl.nets.prefix import checked, learning
@@ -177,9 +177,14 @@ class NumpyEngine:
             found = pull(gradients.pop(node.name))
             for name, g in found.weights.items():
                 self._grads[f"{node.name}.{name}"] += g
-            for name, g in zip(node.inputs, found.inputs, strict=True):
-                if name in self._learning:
-                    gradients[name] = gradients[name] + g if name in gradients else g
+            for name, g in self._handed(node, found):
+                gradients[name] = gradients[name] + g if name in gradients else g
+
+    def _handed(self, node: Node, found: Pulled) -> list[tuple[str, F32]]:
+        """Gradients of the node's inputs that learn; a costly one is found only then."""
+        if found.only is not None:
+            return [(name, found.only()) for name in node.inputs if name in self._learning]
+        return [(name, g) for name, g in zip(node.inputs, found.inputs, strict=True) if name in self._learning]
 
     def step(self, rate: Array) -> None:
         for name in self.trained:

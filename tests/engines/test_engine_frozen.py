@@ -27,8 +27,10 @@ from engine_cases import (
 )
 from training import batches, direct, learner, same, stepper, sums
 
-from edgecl.engines import Engine
+from edgecl.engines import Engine, numpy_ops
 from edgecl.engines.native_bytes import pass_bytes
+from edgecl.engines.numpy_windows import from_columns
+from edgecl.kernels import Kind
 from edgecl.nets import Net, build_net, prefix
 from edgecl.types import ConfigError
 
@@ -158,6 +160,31 @@ def test_live_layers_follow_torch(engine: Setting, unit: str) -> None:
         train(made, 4)
         results.append(made.arrays())
     assert max(error(results[0][k], v, floor=0.1) for k, v in results[1].items()) < 1e-4
+
+
+def test_the_first_live_layer_has_no_input_gradient_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(numpy_ops, "from_columns", lambda node, *rest: calls.append(node.name) or from_columns(node, *rest))
+    for until in ("", "relu3"):
+        made = start(("numpy", {}), SMALL)
+        made.set_frozen(prefix(SMALL, until, "test"))
+        x, d = data(SMALL, (4,))
+        run(made, x, SEPARATE[:1])
+        made.backward(d)
+    assert calls == ["conv4", "conv3", "conv2"]  # of the net that learns whole; of the frozen one conv4 reads what is frozen
+
+
+def test_native_plans_leave_out_what_is_frozen() -> None:
+    """No operation of the way back names a frozen layer, and the first live one has its weight gradient only."""
+    made: Any = start(("native", {"threads": 1}), SMALL)
+    made.set_frozen(prefix(SMALL, "relu3", "test"))
+    x, _ = data(SMALL, (4,))
+    run(made, x, SEPARATE[:1])
+    (plan,) = made._plans.values()
+    layers = [Kind(op.kind) for op in plan.backward if op.layer]
+    assert layers == [Kind.BIAS_GRAD, Kind.CONV1_BOTH, Kind.CONV3 + 2]
+    assert [Kind(op.kind) for op in plan.forward].count(Kind.NORM_EVAL) == 3
+    assert len(made._turn) == 0
 
 
 # ---- when it changes ----
