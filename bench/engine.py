@@ -25,7 +25,7 @@ from edgecl import masks
 from edgecl.engines import Engine, make_engine
 from edgecl.engines.base import StepResult
 from edgecl.layout import masked_layers
-from edgecl.nets import Net, build_net
+from edgecl.nets import Net, build_net, prefix
 from edgecl.nets.init import initial
 from edgecl.types import Pass
 
@@ -34,23 +34,26 @@ ROWS: dict[str, tuple[int, float, str, float, float | None]] = {  # width, spars
     "w64 dense": (64, 0.0, "kernel", 0.97, 1.0),
     "w64 75 %": (64, 0.75, "kernel", 3.0, 3.4),
     "w64 90 %": (64, 0.9, "kernel", 5.4, 7.0),
+    "w64 90 %, layer3.1 on": (64, 0.9, "kernel", 12.3, None),
     "w64 95 %": (64, 0.95, "kernel", 7.3, 9.0),
     "w64 95 %, weights": (64, 0.95, "weight", 4.9, 6.0),
     "w64 95 %, channels": (64, 0.95, "channel", 0.0, None),
     "w32 75 %": (32, 0.75, "kernel", 10.9, 13.0),
     "w20 75 %": (20, 0.75, "kernel", 22.4, 26.0),
 }
+FROZEN = {"w64 90 %, layer3.1 on": "layer3.0"}  # the last node that does not learn; the prototype's froze one layer more
 Step = Callable[[], Any]
 
 
-def native(width: int, sparsity: float, unit: str) -> tuple[Engine, Step]:
-    """A whole step: forward, loss, backward, update."""
+def native(width: int, sparsity: float, unit: str, until: str = "") -> tuple[Engine, Step]:
+    """A whole step: forward, loss, backward, update; frozen up to the node `until`."""
     net, rng = build_net("resnet18", INPUT, CLASSES, width), np.random.default_rng(0)
     engine = make_engine("native", net, threads=1)
     engine.load({**engine.arrays(), **initial(net, rng)})
     if sparsity:
         live, units = random_masks(net, sparsity, unit, rng)
         engine.set_masks(live, units)
+    engine.set_frozen(prefix(net, until, "until"))
     x = rng.normal(size=(BATCH, *INPUT)).astype(np.float32)
     y = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
 
@@ -127,7 +130,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     chosen = {k: v for k, v in ROWS.items() if args.rows in k}
-    engines = {name: native(*row[:3]) for name, row in chosen.items()}
+    engines = {name: native(*row[:3], FROZEN.get(name, "")) for name, row in chosen.items()}
     steps = {"torch": dense_torch(False), "torch channels last": dense_torch(True)} | {k: v[1] for k, v in engines.items()}
     times = measure(steps, 3 if args.quick else 9)
     report(times, chosen, next(iter(engines.values()))[0].place())

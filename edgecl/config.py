@@ -89,6 +89,14 @@ class DgmConfig:
 
 
 @dataclass(frozen=True)
+class FreezeConfig:
+    """A prefix of the net that no longer learns: weights, masks and batch statistics stay, and no gradient goes through it."""
+
+    until: str = ""  # its last node, or group of nodes such as layer2; empty: nothing is frozen
+    after: int = 1  # tasks learned before it is frozen
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     name: str = "auto"  # the best that runs here; a run records which one that was
     device: str = "cpu"
@@ -108,6 +116,7 @@ class Config:
     tdm: TdmConfig = field(default_factory=TdmConfig)
     ddr: DdrConfig = field(default_factory=DdrConfig)
     dgm: DgmConfig = field(default_factory=DgmConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     device: str = "host"  # profile in deploy/ that predictions are made for
     budget: str = ""  # "23x": 23 times fewer FLOPs than the dense baseline

@@ -12,7 +12,7 @@ from math import prod
 from edgecl.config import Config
 from edgecl.engines.native_bytes import activation_bytes, pass_bytes
 from edgecl.forecast import method_of
-from edgecl.layout import MaskedLayer, masked_layers
+from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
 from edgecl.methods import ByPart
 from edgecl.nets import Net
 
@@ -34,10 +34,11 @@ def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
     weights = 4 * sum(map(prod, net.weights().values()))
     state = weights * (2 if config.train.momentum else 1)
     replay, dead = _replay(config, net), config.tdm.grow == "gradient"
+    frozen = frozenset() if config.freeze.after else frozen_nodes(net, config)  # else the first task needs all
     held = {
         "weights": state,
         "masks and gradients": sum(_lists(net, layers, dead=dead).values()),
-        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart)),
+        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart), frozen),
         "replay memory": replay,
         "a step's samples": _STEP * sum(map(sum, _passes(config))) * prod(net.input),
     }
@@ -48,8 +49,9 @@ _STEP = 20  # bytes a pixel while samples are cropped and normalised: places, pi
 
 
 @lru_cache(maxsize=64)
-def _activations(net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool) -> int:
-    return pass_bytes(net, PREDICTED, lanes, train=False) + activation_bytes(net, passes, lanes, in_turn=in_turn)
+def _activations(net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool, frozen: frozenset[str]) -> int:
+    step = activation_bytes(net, passes, lanes, in_turn=in_turn, frozen=frozen)
+    return pass_bytes(net, PREDICTED, lanes, train=False) + step
 
 
 def _passes(config: Config) -> tuple[tuple[int, ...], ...]:

@@ -34,7 +34,7 @@ def hurry(setup: Setup, state: State, epoch: Epoch) -> bool:
     if setup.deadlines is None or not state.step:
         return False
     left = setup.deadlines[state.at] - state.seconds
-    scores = bool(setup.layers) and epoch.scores
+    scores = bool(setup.meter.changing(epoch)) and epoch.scores
     start = max(state.step, epoch.steps - setup.config.tdm.steps) if scores else epoch.steps
     if left >= state.latest * (epoch.steps - start + 2):  # this step, those that score, and the change of masks
         return False
@@ -61,7 +61,7 @@ def _stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
 
 def _steps_ahead(setup: Setup, state: State, epoch: Epoch) -> int:
     """Steps until the loop can stop again; a change of masks or data counts as one."""
-    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
+    scores = bool(setup.meter.changing(epoch)) and schedule.scoring(setup.config, epoch, state.step)
     end = epoch.steps if scores else state.step + 1
     return end - state.step + (end == epoch.steps)
 
@@ -82,8 +82,8 @@ def stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
 
 def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
     """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
-    scores = bool(setup.layers) and schedule.scoring(setup.config, epoch, state.step)
+    scores = bool(setup.meter.changing(epoch)) and schedule.scoring(setup.config, epoch, state.step)
     end = epoch.steps if scores else state.step + 1
-    gathers = [bool(setup.layers) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
+    gathers = [bool(setup.meter.changing(epoch)) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
     flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
     return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)

@@ -11,6 +11,7 @@ from edgecl.config import Config
 from edgecl.cost import LayerCost
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Shape
+from edgecl.nets.prefix import prefix
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,28 @@ def masked_layers(net: Net, config: Config) -> dict[str, MaskedLayer]:
 
 
 def live_weights(costs: tuple[LayerCost, ...], layers: Mapping[str, MaskedLayer], expanded: bool) -> dict[str, int]:
-    """Layer → weights that take part in a forward pass, as the plan counts them."""
-    return {c.name: layers[c.name].weights(layers[c.name].target(expanded)) if c.name in layers else c.weights for c in costs}
+    """Layer → weights that take part in a forward pass, as the plan counts them. A frozen layer's mask does not expand."""
+
+    def count(c: LayerCost) -> int:
+        layer = layers.get(c.name)
+        return layer.weights(layer.target(expanded and not c.frozen)) if layer else c.weights
+
+    return {c.name: count(c) for c in costs}
 
 
 def updated_weights(
     costs: tuple[LayerCost, ...], layers: Mapping[str, MaskedLayer], expanded: bool, share: float
 ) -> dict[str, int]:
-    """Layer → weights whose gradient is taken."""
-    return {
-        c.name: layers[c.name].weights(layers[c.name].updated(layers[c.name].target(expanded), share))
-        if c.name in layers
-        else c.weights
-        for c in costs
-    }
+    """Layer → weights whose gradient is taken: none of a frozen layer's."""
+
+    def count(c: LayerCost) -> int:
+        layer = layers.get(c.name)
+        learns = layer.weights(layer.updated(layer.target(expanded), share)) if layer else c.weights
+        return 0 if c.frozen else learns
+
+    return {c.name: count(c) for c in costs}
+
+
+def frozen_nodes(net: Net, config: Config) -> frozenset[str]:
+    """Nodes that `freeze.until` freezes, in the epochs that are frozen. Raises ConfigError that names the key."""
+    return prefix(net, config.freeze.until, "freeze.until")

@@ -93,17 +93,22 @@ def step_table(
     """
     rows = []
     for c in costs:
-        forward, weight = c.flops(live[c.name]), c.flops(updated[c.name])
+        forward, weight = c.flops(live[c.name]), 0 if c.frozen else c.flops(updated[c.name])
         back = forward if c.input_gradient else 0
-        whole = c.flops(gathered[c.name]) if gathered else 0
+        whole = c.flops(gathered[c.name]) if gathered and not c.frozen else 0
         scoring = (current + replay) * (whole - weight) + again * (back + whole) if gathered else 0
         rows.append([n * f for n in (current, replay) for f in (forward, back, weight)] + [scoring, 0])
     return np.array(rows, np.int64).T
 
 
 def step_paper(costs: tuple[LayerCost, ...], live: Count, updated: Count, current: int, draws: int) -> int:
-    """A step in SparCL's convention: every draw replays as many samples as are current."""
-    return sum(current * ((2 + draws) * c.flops(live[c.name]) + c.flops(updated[c.name])) for c in costs)
+    """A step in SparCL's convention: every draw replays as many samples as are current.
+
+    What a frozen prefix spares, its gradients and those of its own output, is not counted here either.
+    """
+    passes = {c.name: 1 + draws + (not c.spared) for c in costs}
+    weights = {c.name: 0 if c.frozen else updated[c.name] for c in costs}
+    return sum(current * (passes[c.name] * c.flops(live[c.name]) + c.flops(weights[c.name])) for c in costs)
 
 
 def scoring_upkeep(weights: int, units: int) -> int:

@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "ddr.until": (0, 1),
     "dgm.share": (0.0001, 1),
     "dgm.every": (1, 1e9),
+    "freeze.after": (0, 1e6),
     "engine.threads": (0, 1024),
     "seed": (0, 2**63),
 }

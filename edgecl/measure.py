@@ -135,6 +135,7 @@ PLAIN: dict[str, Any] = {
     "ddr.share": 0.0,
     "dgm.share": 0.8,
     "dgm.every": EVERY,
+    "freeze.until": "",
     "tdm.enabled": True,
     "tdm.steps": 1,
 }

@@ -36,7 +36,7 @@ def build(config: Config, work: Workload) -> Net:
 
 def baseline(config: Config) -> Config:
     """The dense run that a budget is measured against: full width, unmasked, all samples; all else the same."""
-    changes = {"net.width": 0, "mask.sparsity": 0.0, "ddr.share": 0.0, "dgm.share": 1.0, "budget": ""}
+    changes = {"net.width": 0, "mask.sparsity": 0.0, "ddr.share": 0.0, "dgm.share": 1.0, "freeze.until": "", "budget": ""}
     for key, value in changes.items():
         config = config.set(key, value)
     return config

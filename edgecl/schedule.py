@@ -25,6 +25,7 @@ class Epoch:
     settle: bool  # after the epoch: shrink the mask to its size
     drop: int  # after the epoch: remove this many samples
     last: bool  # the task's last
+    frozen: bool = False  # the net's prefix does not learn
 
     @property
     def scores(self) -> bool:
@@ -41,6 +42,7 @@ def _task(config: Config, task: int, size: int) -> list[Epoch]:
     total, kept, drops = config.train.epochs, size, _drops(config, size)
     settle, every = _settle(config), max(1, round(config.tdm.every * config.train.epochs))
     dynamic = config.tdm.enabled and config.mask.sparsity > 0
+    frozen = bool(config.freeze.until) and task >= config.freeze.after
     rows = []
     for done in range(1, total + 1):
         before = dynamic and done < settle
@@ -48,7 +50,7 @@ def _task(config: Config, task: int, size: int) -> list[Epoch]:
         swap = before and done % every == 0
         expanded, settles = dynamic and done <= settle, dynamic and done == settle
         n = steps(kept, config.train.batch)
-        rows.append(Epoch(task, done - 1, kept, n, expanded, swap, settles, drop, done == total))
+        rows.append(Epoch(task, done - 1, kept, n, expanded, swap, settles, drop, done == total, frozen))
         kept -= drop
     return rows
 

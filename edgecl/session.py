@@ -15,11 +15,9 @@ from edgecl import environment, kernels, plan, runfolder, schedule, store
 from edgecl import state as states
 from edgecl.budget import parse
 from edgecl.config import Config
-from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
 from edgecl.engines import Engine, make_engine, pick
-from edgecl.forecast import Meter, Workload, method_of, simulate
-from edgecl.layout import masked_layers
+from edgecl.forecast import Workload, meter_of, method_of, simulate
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
 from edgecl.nets import beside
@@ -195,9 +193,9 @@ def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
     method = method_of(chosen.config)
     if method.joint:
         stream = joint(stream)
-    layers, costs = masked_layers(chosen.net, chosen.config), layer_costs(chosen.net)
     epochs = schedule.epochs(chosen.config, [len(t.train) for t in stream.tasks])
-    return Setup(run, chosen, stream, method, epochs, layers, Meter(chosen.config, costs, layers, method))
+    meter = meter_of(chosen.config, chosen.net)
+    return Setup(run, chosen, stream, method, epochs, meter.layers, meter)
 
 
 def _engine(chosen: Plan) -> Engine:

@@ -96,7 +96,7 @@ class State:
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # for the loop to note before it goes on
     chosen: dict[str, Array] = field(default_factory=dict)  # gradient masks, on the engine; empty: all live units
-    _prices: dict[bool, tuple[I64, int]] = field(default_factory=dict)
+    _prices: dict[tuple[bool, bool], tuple[I64, int]] = field(default_factory=dict)
 
     def note(self, event: dict[str, Any]) -> dict[str, Any]:
         """Appends an event to metrics.jsonl, with the time so far, and returns it."""
@@ -121,8 +121,9 @@ class State:
         return int(np.count_nonzero(masks.expand(units[name], layer.unit, layer.weight_shape)))
 
     def price(self, setup: Setup, gather: bool) -> tuple[I64, int]:
-        """(table, paper) of a step with the masks as they are."""
-        if gather not in self._prices:
+        """(table, paper) of a step of the current epoch with the masks as they are."""
+        frozen = setup.epochs[self.at].frozen
+        if (gather, frozen) not in self._prices:
             live = self.live_weights(setup)
             share = setup.config.dgm.share
             updated = {
@@ -130,8 +131,8 @@ class State:
                 for k, v in live.items()
             }
             updated = {k: min(v, live[k]) for k, v in updated.items()}
-            self._prices[gather] = setup.meter.step(live, updated, gather=gather)
-        return self._prices[gather]
+            self._prices[gather, frozen] = setup.meter.step(live, updated, gather=gather, frozen=frozen)
+        return self._prices[gather, frozen]
 
     def last_good(self, run: Path) -> str:
         """For an error message: where to go on from."""

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from edgecl.config import Config
 from edgecl.cost import Count, LayerCost, dense, layer_costs
-from edgecl.forecast import Workload, alike, method_of
-from edgecl.layout import MaskedLayer, live_weights, masked_layers, updated_weights
+from edgecl.forecast import Workload, alike, meter_of, method_of
+from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
 from edgecl.methods import Method
 from edgecl.nets import Net
 from edgecl.profiles import Profile
-from edgecl.schedule import epochs, gathering_steps
+from edgecl.schedule import epochs
 
 F64 = npt.NDArray[np.float64]
 
@@ -83,12 +83,24 @@ class Counter:
         self.method: Method = method_of(config)
         self.masked: Mapping[str, MaskedLayer] = masked_layers(net, config) if skips(config) else {}
         self.numbers = _numbers(net, self.costs)
+        self.held = layer_costs(net, frozen_nodes(net, config))
 
-    def step(self, live: Count, updated: Count, *, gather: bool) -> F64:
-        """Work [layers + 1, WORK] of a step through `live` weights that updates `updated` of them."""
+    def step(self, live: Count, updated: Count, *, gather: bool, frozen: bool = False) -> F64:
+        """Work [layers + 1, WORK] of a step through `live` weights that updates `updated` of them; any engine spares a prefix."""
         samples, mixed, passes = self._samples(gather)
-        rows = [self._layer(c, live[c.name], updated[c.name], samples, mixed, passes, gather) for c in self.costs]
+        costs = self.held if frozen else self.costs
+        rows = [
+            self._forward(c, live[c.name], samples, passes)
+            if c.frozen
+            else self._layer(c, live[c.name], updated[c.name], samples, mixed, passes, gather)
+            for c in costs
+        ]
         return np.array([*rows, [0.0] * (len(WORK) - 1) + [1.0]])
+
+    def _forward(self, c: LayerCost, live: int, n: int, passes: int) -> list[float]:
+        """Of a frozen layer: half the traffic and the calls of one that learns, and no weights that change."""
+        dense, sparse = (0, n * c.flops(live)) if c.name in self.masked else (n * c.flops(c.weights), 0)
+        return [dense, sparse, 0, 0, self.numbers[c.name] * n / 2, 0, passes / 2, 0]
 
     def _layer(self, c: LayerCost, live: int, updated: int, n: int, mixed: int, passes: int, gather: bool) -> list[float]:
         forward, back, numbers = c.flops(live), c.flops(live) if c.input_gradient else 0, self.numbers[c.name] * (n + mixed / 2)
@@ -123,23 +135,15 @@ def run_seconds(config: Config, net: Net, work: Workload, clock: Clock) -> F64:
     counter = Counter(config, net, clock.lanes)
     sizes = (sum(work.sizes),) if counter.method.joint else work.sizes
     total: F64 = np.zeros(len(counter.costs) + 1)
-    layers = masked_layers(net, config)
+    meter = meter_of(config, net)
     for epoch, times in alike(epochs(config, sizes)).items():
-        live, updated = _weights(config, counter, layers, epoch.expanded)
-        gathering = gathering_steps(config, epoch) if layers else 0
-        total += times * (epoch.steps - gathering) * clock.step(counter.step(live, updated, gather=False))
-        total += times * gathering * clock.step(counter.step(live, updated, gather=True))
+        live, updated = meter.weights(epoch) if counter.masked else (dense(counter.costs),) * 2
+        gathering, layers = meter.gathering(epoch), meter.changing(epoch)
+        plain, gather = (clock.step(counter.step(live, updated, gather=g, frozen=epoch.frozen)) for g in (False, True))
+        total += times * ((epoch.steps - gathering) * plain + gathering * gather)
         if epoch.scores:
             total += times * clock.upkeep * np.array([*(c.weights if c.name in layers else 0 for c in counter.costs), 0])
     return total
-
-
-def _weights(config: Config, counter: Counter, layers: dict[str, MaskedLayer], expanded: bool) -> tuple[Count, Count]:
-    """Live and updated weights by layer, as far as the engine skips the others."""
-    if not counter.masked:
-        return dense(counter.costs), dense(counter.costs)
-    shares = updated_weights(counter.costs, layers, expanded, config.dgm.share)
-    return live_weights(counter.costs, layers, expanded), shares
 
 
 def fit(work: Sequence[F64], seconds: Sequence[float]) -> tuple[float, ...]:

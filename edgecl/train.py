@@ -15,13 +15,14 @@ from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
 from edgecl.holding import Stopped as Stopped
 from edgecl.holding import clocked, hurry, stop_if_due
-from edgecl.layout import MaskedLayer
+from edgecl.layout import MaskedLayer, frozen_nodes
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
 from edgecl.step import train_step
 from edgecl.types import F32, I64, Array, Batch, Bools, NumericError, Part
 
 Event = dict[str, Any]
+Compiled = Callable[[Batch], StepResult]
 Gradients = Mapping[str, Mapping[str, Array]]  # source → layer → weight's shape
 
 
@@ -48,14 +49,15 @@ def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: Fal
     Raises Stopped after a snapshot when `stopping()` turns true, BudgetError likewise at the budget's end, NumericError
     when the loss is not finite.
     """
-    step = partial(train_step, state.engine, setup.method, setup.stream.preprocess)
-    compiled = {score: state.engine.compile(partial(step, score)) for score in (False, True)}
+    frozen, compiled = None, dict[bool, Compiled]()
     while state.warnings:
         yield state.note({"event": "warning", "message": state.warnings.pop(0)})
     if not state.accuracy:
         yield from _evaluate(setup, state, learned=0)
     while state.at < len(setup.epochs):
         epoch = setup.epochs[state.at]
+        if epoch.frozen is not frozen:
+            frozen, compiled = epoch.frozen, _compile(setup, state, epoch)
         if not len(state.order):
             _begin_epoch(setup, state, epoch)
         yield from _run_epoch(setup, state, epoch, compiled, stopping)
@@ -63,11 +65,18 @@ def train(setup: Setup, state: State, stopping: Callable[[], bool] = lambda: Fal
     yield state.note({"event": "end", "executed": state.ledger.executed})
 
 
+def _compile(setup: Setup, state: State, epoch: Epoch) -> dict[bool, Compiled]:
+    """Whether it gathers gradients → a step; anew when the prefix freezes, since a captured step would go on as before."""
+    state.engine.set_frozen(frozen_nodes(setup.plan.net, setup.config) if epoch.frozen else ())
+    step = partial(train_step, state.engine, setup.method, setup.stream.preprocess)
+    return {score: state.engine.compile(partial(step, score)) for score in (False, True)}
+
+
 def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
     if epoch.epoch == 0:
         state.learning = curate.new(len(setup.stream.tasks[epoch.task].train))
         with clocked(state):
-            _resize(setup, state, epoch.expanded)
+            _resize(setup, state, epoch)
     kept = np.flatnonzero(state.learning.kept)
     order = state.rng.permutation(kept)
     state.order = np.resize(order, epoch.steps * setup.config.train.batch)
@@ -75,7 +84,7 @@ def _begin_epoch(setup: Setup, state: State, epoch: Epoch) -> None:
 
 
 def _run_epoch(
-    setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Callable[[Batch], StepResult]], stopping: Callable[[], bool]
+    setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Compiled], stopping: Callable[[], bool]
 ) -> Iterator[Progress]:
     while state.step < epoch.steps:
         if not state.gathered:  # a snapshot holds no sums of gradients
@@ -87,9 +96,10 @@ def _run_epoch(
         yield Progress(epoch.task, epoch.epoch, state.step, epoch.steps, float(result.loss))
 
 
-def _one_step(setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Callable[[Batch], StepResult]]) -> StepResult:
-    gather = bool(setup.layers) and schedule.gathers(setup.config, epoch, state.step)
-    refresh = bool(setup.layers) and schedule.refreshes(setup.config, state.step)
+def _one_step(setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Compiled]) -> StepResult:
+    masked = bool(setup.meter.changing(epoch))
+    gather = masked and schedule.gathers(setup.config, epoch, state.step)
+    refresh = masked and schedule.refreshes(setup.config, state.step)
     price = state.price(setup, gather)
     if refresh:
         state.engine.set_gradient_masks({})  # this step takes all gradients anyway
@@ -101,7 +111,7 @@ def _one_step(setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Cal
     state.ledger.add_step(*price)
     state.gathered += gather
     if refresh:
-        _choose_gradients(setup, state)
+        _choose_gradients(setup, state, epoch)
     if gather and not schedule.scoring(setup.config, epoch, state.step):
         _forget_gradients(state)
     _remember(setup, state, epoch, positions, result)
@@ -162,7 +172,7 @@ def _not_finite(setup: Setup, state: State, epoch: Epoch, what: str, first: str)
 def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Testing]:
     """Curate, change masks, evaluate at a task's end, snapshot."""
     steps = epoch.steps - state.skipped
-    if epoch.swap and setup.layers and not state.gathered:
+    if epoch.swap and setup.meter.changing(epoch) and not state.gathered:
         epoch = replace(epoch, swap=False)  # left out for lack of time
     live = sum(int(m.sum()) for m in state.live.values())
     yield state.note(
@@ -183,7 +193,7 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
     for i, flops in setup.meter.upkeep(state.live_weights(setup), epoch).items():
         state.ledger.add_upkeep(i, flops)
     with clocked(state):
-        if epoch.scores:
+        if epoch.scores and setup.meter.changing(epoch):
             _change_masks(setup, state, epoch)
         if epoch.drop:
             state.learning = curate.remove(state.learning, epoch.drop, state.rng)
@@ -197,10 +207,10 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
 # masks
 
 
-def _resize(setup: Setup, state: State, expanded: bool) -> None:
+def _resize(setup: Setup, state: State, epoch: Epoch) -> None:
     """At a task's start: random units up to the phase's number."""
-    for name, layer in setup.layers.items():
-        missing = layer.target(expanded) - int(state.live[name].sum())
+    for name, layer in setup.meter.changing(epoch).items():
+        missing = layer.target(epoch.expanded) - int(state.live[name].sum())
         state.live[name] = masks.grow(state.live[name], missing, rng=state.rng)
     state.apply_masks(setup)
 
@@ -208,13 +218,14 @@ def _resize(setup: Setup, state: State, expanded: bool) -> None:
 def _change_masks(setup: Setup, state: State, epoch: Epoch) -> None:
     """Within a task prunes and regrows; settling prunes only. Scores are CWI over the gradients gathered."""
     gradients, swap = state.engine.scores(state.gathered), setup.config.tdm.swap
-    before = {name: int(state.live[name].sum()) for name in setup.layers}
-    for name, layer in setup.layers.items():
+    layers = setup.meter.changing(epoch)
+    before = {name: int(state.live[name].sum()) for name in layers}
+    for name, layer in layers.items():
         surplus = before[name] - layer.target(False) if epoch.settle else round(swap * layer.units)
         state.live[name] = masks.prune(state.live[name], _cwi(setup, state, gradients, name, layer), surplus)
     state.apply_masks(setup)  # what is pruned becomes zero, even if it grows back at once
     if epoch.swap:
-        for name, layer in setup.layers.items():
+        for name, layer in layers.items():
             state.live[name] = _regrown(setup, state, gradients, layer, before[name])
         state.apply_masks(setup)
     _forget_gradients(state)
@@ -243,10 +254,10 @@ def _cwi(setup: Setup, state: State, gradients: Gradients, name: str, layer: Mas
     return score
 
 
-def _choose_gradients(setup: Setup, state: State) -> None:
+def _choose_gradients(setup: Setup, state: State, epoch: Epoch) -> None:
     """DGM: until the next choice only the units with the largest gradients are updated."""
     gradients, chosen = state.engine.scores(state.gathered), {}
-    for name, layer in setup.layers.items():
+    for name, layer in setup.meter.changing(epoch).items():
         size = masks.unit_scores(abs(gradients[CURRENT][name] + gradients[REPLAY][name]), layer.unit)
         live = state.engine.asarray(state.live[name])
         chosen[name] = masks.top(size, live, layer.updated(int(state.live[name].sum()), setup.config.dgm.share))

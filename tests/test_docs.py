@@ -20,7 +20,9 @@ from edgecl.cli import cli
 from edgecl.cli.options import KEYS, choose
 from edgecl.cli.plantext import chain
 from edgecl.config import SHORT, USUAL, Config
+from edgecl.engines.native_bytes import pass_bytes
 from edgecl.forecast import Workload, simulate
+from edgecl.layout import frozen_nodes
 from edgecl.limits import CHOICES
 from edgecl.methods import METHODS, options
 from edgecl.methods.base import CLASS_MASKS, PASSES
@@ -215,6 +217,20 @@ def test_what_each_part_of_23x_divides() -> None:
     factors = chain(plan.make_plan(config, SPLIT_CIFAR_10), SPLIT_CIFAR_10)
     said = ", ".join(f"{name} {factor:.2f}×" for name, factor in factors.items())
     assert said in " ".join(section(SPARCL_PAGE, "Switch each part").split())
+
+
+def test_what_a_frozen_prefix_gives() -> None:
+    """FLOPs, in two counts and under masks, and bytes; what a step takes is bench/engine.py's to say."""
+    ((*rows,),) = tables(section(SPARCL_PAGE, "A frozen prefix"))
+    for until, layers, dense, masked, paper, _, size in rows:
+        config = configs.resolve("cifar10", [{"freeze": {"until": "".join(code(until))}}])
+        made, sparse = (plan.frozen(c, SPLIT_CIFAR_10) for c in (config, config.set("mask.sparsity", 0.9)))
+        nodes = frozen_nodes(made.net, config)
+        assert int(layers.split()[0]) == len(made.net.layers().keys() - nodes)
+        assert f"{made.ratio:.2f}×".replace("1.00", "1") == dense
+        assert f"{sparse.ratio:.1f}×" == masked
+        assert f"{made.dense.paper / made.ledger.paper:.2f}×".replace("1.00", "1") == paper
+        assert size in ("", f"{pass_bytes(made.net, 32, 16, train=True, frozen=nodes) / 1e6:.0f} MB")
 
 
 def test_figures_of_records_are_the_records() -> None:

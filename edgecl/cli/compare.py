@@ -23,7 +23,7 @@ from edgecl.types import EdgeclError, StoreError
 
 FOLDER = "dense"  # within the run folder of what it is compared with
 PATIENCE = 5.0  # seconds for an earlier baseline to end, whose parent was killed
-CHANGED = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", "budget")
+CHANGED = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", "freeze.until", "budget")
 
 
 class BaselineError(EdgeclError):

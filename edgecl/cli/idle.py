@@ -15,6 +15,7 @@ IDLE: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("mask.unit mask.start tdm. dgm.", lambda c: not c.mask.sparsity, "mask.sparsity is 0"),
     ("tdm.", lambda c: not c.tdm.enabled, "tdm.enabled is false"),
     ("dgm.every", lambda c: c.dgm.share == 1, "dgm.share is 1"),
+    ("freeze.after", lambda c: not c.freeze.until, "freeze.until is empty"),
     ("ddr.times ddr.until", lambda c: not c.ddr.share, "ddr.share is 0"),
     ("ddr.", lambda c: not any(e.drop for e in schedule.epochs(c, [1_000_000])), "no epoch follows a removal"),
     ("memory.", lambda c: not method_of(c).draws, "the method replays nothing"),

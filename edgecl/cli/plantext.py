@@ -14,7 +14,7 @@ from edgecl.cli.look import bold, grid
 from edgecl.cli.text import PREFIXES, count, duration, energy, flops, percent, size, times
 from edgecl.config import Config, get
 from edgecl.forecast import Workload, simulate
-from edgecl.layout import masked_layers
+from edgecl.layout import frozen_nodes, masked_layers
 from edgecl.ledger import KINDS
 from edgecl.nets import full_width
 from edgecl.plan import Plan, baseline, build
@@ -30,6 +30,7 @@ CHAIN = (
     ("masks", "mask.sparsity"),
     ("data removal", "ddr.share"),
     ("gradient mask", "dgm.share"),
+    ("frozen prefix", "freeze.until"),  # the last, left out where nothing is frozen
 )
 """The parts of a budget, in the order in which they are laid over the dense baseline."""
 
@@ -59,6 +60,7 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
         ("data", _data(c, sizes)),
         ("epochs", f"{c.train.epochs} a task"),
         ("gradients", gradients),
+        *([("frozen", _frozen(plan, sizes))] if c.freeze.until else []),
         ("FLOPs", _flops(plan)),
     ]
 
@@ -101,6 +103,14 @@ def _flops(plan: Plan) -> str:
     return f"{flops(plan.ledger.executed)} predicted, {times(plan.ratio)} fewer than dense ({flops(plan.dense.executed)})"
 
 
+def _frozen(plan: Plan, sizes: Sequence[int]) -> str:
+    c, layers = plan.config, plan.net.layers()
+    held = len(frozen_nodes(plan.net, c) & layers.keys())
+    if not any(e.frozen for e in schedule.epochs(c, sizes)):
+        return f"nothing: freeze.after is {c.freeze.after}, and no task follows"
+    return f"up to {c.freeze.until}, {held} of {count(len(layers), 'layer')}, from task {c.freeze.after + 1} on"
+
+
 def _width(c: Config, pinned: Collection[str]) -> str:
     full = full_width(c.net.name)
     if not full:
@@ -124,7 +134,7 @@ def _weights(plan: Plan) -> str:
 def chain(plan: Plan, work: Workload) -> dict[str, float]:
     """By how much each part divides the cost when it is added to those before it; their product is the plan's ratio."""
     config, before, factors = baseline(plan.config), plan.dense.executed, {}
-    for name, key in CHAIN:
+    for name, key in CHAIN if plan.config.freeze.until else CHAIN[:-1]:
         config = config.set(key, get(plan.config, key))
         now = simulate(config, build(config, work), work).executed
         factors[name], before = before / now, now

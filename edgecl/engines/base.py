@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -57,6 +57,13 @@ class Engine(Protocol):
         """Which live units are updated, by layer, in unit shape (engine arrays); all of a layer that is not named.
 
         Dead units stay dead even if they are named here.
+        """
+
+    def set_frozen(self, nodes: Collection[str]) -> None:
+        """From now on these nodes, a prefix of the net, run as in `predict`: none of their arrays changes.
+
+        No gradient is taken of them nor through them, and their scores stay as they are. Steps compiled before must be compiled
+        anew. Raises ConfigError where the nodes are no prefix, or hold the classifier.
         """
 
     def forward(self, x: Sequence[Array], passes: Sequence[Pass], *, split: bool = False) -> list[Output]:

@@ -8,7 +8,7 @@ of 1×1 convolutions are run by groups of rows; of single weights in other kerne
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.native_build import Parameters
 from edgecl.engines.native_layers import Floats, Means, Weights, expanded
 from edgecl.engines.native_plan import Plan, make_plan
+from edgecl.engines.native_programs import gathers, turns, updates
 from edgecl.engines.native_single import Single, runs
-from edgecl.kernels import Kind, Op, array, load, pointer, program
+from edgecl.kernels import array, load
 from edgecl.nets.graph import Net
-from edgecl.nets.nodes import pair
+from edgecl.nets.prefix import checked, learning
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 32  # samples at a time
@@ -66,6 +67,8 @@ class NativeEngine:
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
         self._gather: Any = None  # programs that copy live weights, made anew when masks have changed
         self._turn: Any = None
+        self.frozen: frozenset[str] = frozenset()
+        self._still = False  # whether copies of frozen layers' live weights are as the weights
         self._single: Single | None = None
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
@@ -87,7 +90,7 @@ class NativeEngine:
                 raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {own.shape}")
         for name, own in wanted.items():  # all fit: nothing is loaded by halves
             own[...] = arrays[name]
-        self._fresh = False
+        self._fresh = self._still = False
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         return {k: v.copy() for k, v in self._state().items()}
@@ -108,7 +111,7 @@ class NativeEngine:
         self.reset_scores()
         self._gather = self._single = None
         self.set_gradient_masks({})
-        self._fresh = False
+        self._fresh = self._still = False
 
     def set_gradient_masks(self, units_updated: Mapping[str, Array]) -> None:
         for name in self._units:
@@ -118,6 +121,15 @@ class NativeEngine:
                 layer.set_updated(chosen if layer.live is None else chosen & layer.live)
             else:
                 layer.set_updated(layer.live)
+
+    def set_frozen(self, nodes: Collection[str]) -> None:
+        self.frozen = checked(self.net, nodes, "set_frozen")
+        self._plans = {key: plan for key, plan in self._plans.items() if key[0] < 0}
+        self._passes, self._gather, self._update = [], None, self._updates()
+
+    def _thawed(self) -> dict[str, Weights]:
+        """Layers that learn."""
+        return {name: layer for name, layer in self.layers.items() if name not in self.frozen}
 
     def weight(self, layer: str) -> Array:
         return self.layers[layer].w
@@ -141,7 +153,11 @@ class NativeEngine:
         if self._gather is None:
             for layer in self.layers.values():
                 layer.ready()
-            self._gather, self._turn = self._gathers(), self._turns()
+            self._gather, self._still = gathers(self._thawed()), False
+            self._turn = turns(self.layers, learning(self.net, self.frozen))
+        if not self._still:
+            self._kernels.run(gathers({k: v for k, v in self.layers.items() if k in self.frozen}), self.threads)
+            self._still = True
         if not self._fresh:
             self._kernels.run(self._gather, self.threads)
             self._fresh = True
@@ -151,14 +167,14 @@ class NativeEngine:
         if (slot, n, again) not in self._plans:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
-            own = Parameters(self.layers, self.p, self._g)
+            own = Parameters(self.layers, self.p, self._g, self.frozen)
             self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, train=slot >= 0, again=again)
         return self._plans[slot, n, again]
 
     def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         if not self._begun:
             self._small["g"].fill(0)
-            for layer in self.layers.values():
+            for layer in self._thawed().values():
                 layer.want_updated()
             self._kernels.run(self._turn, self.threads)
             self._begun, self._totals = True, {}
@@ -179,7 +195,7 @@ class NativeEngine:
 
     def _by_source(self, d_logits: Sequence[Array], sources: Sequence[str]) -> None:
         """As `backward`, with the gradients of all live or of all weights of masked layers, summed by source."""
-        masked = {name: self.layers[name] for name in self._units}
+        masked = {name: layer for name, layer in self._thawed().items() if name in self._units}
         for source in dict.fromkeys(sources):
             found = {k: layer.want_all() if self.scores_dead else layer.want_live() for k, layer in masked.items()}
             self._run_back(d_logits, [i for i, s in enumerate(sources) if s == source])
@@ -196,21 +212,7 @@ class NativeEngine:
         self._fresh = self._begun = False
 
     def _updates(self) -> Any:
-        common = {"momentum": self.momentum, "decay": self.weight_decay}
-        w, v, g = (self._small[k] for k in ("w", "v", "g"))
-        flat = {"count": len(w), "out": pointer(w), "stats": pointer(v) if self.momentum else None, "host": pointer(g)}
-        ops = [Op(kind=int(Kind.SGD), layer=layer.pointer, **common) for layer in self.layers.values()]
-        return program([*ops, Op(kind=int(Kind.SGD_FLAT), **flat, **common)])
-
-    def _gathers(self) -> Any:
-        """Copies of live weights for the forward pass."""
-        return program([Op(kind=int(Kind.GATHER), layer=k.pointer) for k in self.layers.values() if k.copied])
-
-    def _turns(self) -> Any:
-        """Copies for the input gradient; of stride 1 the kernels are turned by half a circle."""
-        strided = {name for name, k in self.layers.items() if max(pair(getattr(k.node, "stride", 1))) > 1}
-        flags = {name: 1 if name in strided else 2 for name, k in self.layers.items() if k.transposes}
-        return program([Op(kind=int(Kind.GATHER), layer=self.layers[k].pointer, flag=f) for k, f in flags.items()])
+        return updates(self._thawed(), self._small, self._g, self.frozen, momentum=self.momentum, decay=self.weight_decay)
 
     def scores(self, steps: int) -> dict[str, Mapping[str, Array]]:
         return {source: Means(self.layers, self._units, sums, steps) for source, sums in self._sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ class Parameters(NamedTuple):
     layers: Mapping[str, Weights]
     p: Mapping[str, Floats]  # weights and buffers
     g: Mapping[str, Floats]  # gradients of one-dimensional weights
+    frozen: Collection[str] = ()  # nodes that do not learn
 
 
 class Builder:
@@ -30,7 +31,7 @@ class Builder:
         self, net: Net, n: int, lanes: int, own: Parameters, memory: Memory, *, train: bool, again: bool = False
     ) -> None:
         self.net, self.n, self.lanes, self.memory, self.train, self.again = net, n, lanes, memory, train, again
-        self.layers, self.p, self.g = own
+        self.layers, self.p, self.g, self.frozen = own
         self.blocks = -(-n // lanes)
         self.ops: list[Op] = []
         self.values: dict[str, Value] = {}

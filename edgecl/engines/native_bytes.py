@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,25 +14,27 @@ from edgecl.engines.native_plan import Planner
 from edgecl.nets.graph import Net
 
 
-def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool = False) -> int:
+def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool = False, frozen: Collection[str] = ()) -> int:
     """Of one pass of `samples` through the net, its input and outputs on the host included.
 
-    `train` keeps what backward needs, `again` what it needs more than once.
+    `train` keeps what backward needs, `again` what it needs more than once; `frozen` nodes need nothing of it.
     """
     layer: Any = SimpleNamespace(pointer=None)
     small = {name: np.zeros(shape[:1], np.float32) for name, shape in {**net.weights(), **net.buffers()}.items()}
-    own, sketch = Parameters(dict.fromkeys(net.layers(), layer), small, small), Sketch()
+    own, sketch = Parameters(dict.fromkeys(net.layers(), layer), small, small, frozenset(frozen)), Sketch()
     walked = Planner(net, samples, lanes, own, sketch, train=train, again=again).make()
     lives = sketch.lives()
     arena = 4 * size_of(lives, places(lives))
     return arena + walked.bytes + sum(a.nbytes for a in (walked.x, walked.d, walked.logits, walked.features))
 
 
-def activation_bytes(net: Net, passes: Sequence[Sequence[int]], lanes: int, *, in_turn: bool) -> int:
+def activation_bytes(
+    net: Net, passes: Sequence[Sequence[int]], lanes: int, *, in_turn: bool, frozen: Collection[str] = ()
+) -> int:
     """Of a training step whose passes have parts of so many samples: of passes that take turns, or of all at once.
 
     Passes of one size that take turns share their memory; others keep their own.
     """
     shapes = [(sum(parts), len(parts) > 1) for parts in passes]
     kept = set(shapes) if in_turn else shapes
-    return sum(pass_bytes(net, n, lanes, train=True, again=again) for n, again in kept)
+    return sum(pass_bytes(net, n, lanes, train=True, again=again, frozen=frozen) for n, again in kept)

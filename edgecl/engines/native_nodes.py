@@ -41,7 +41,7 @@ def conv(build: Builder, node: Node, value: Value) -> Value:
         cell.stats = build.keep(array(build.blocks * -(-shape[1] // cell.band) * shape[0] * 2 * build.lanes))
     view, out, stats = value.view(), pointer(cell.data), pointer(cell.stats)
     build.emit(kind, value, **geometry(node, shape), a=view, out=out, stats=stats, band=cell.band, layer=layer.pointer)
-    return Value(cell, shape)
+    return Value(cell, shape, learns=node.name not in build.frozen)
 
 
 def norm(build: Builder, node: Node, value: Value) -> Value:
@@ -50,7 +50,7 @@ def norm(build: Builder, node: Node, value: Value) -> Value:
     state, cell, (c, h, w) = Statistics(node, build.p, build.g), value.cell, value.shape
     build.kept.append(state)
     common = {"norm": state.pointer, "eps": node.eps, "momentum": node.momentum}
-    if not build.train:
+    if not build.train or node.name in build.frozen:
         build.emit(Kind.NORM_EVAL, value, **common)
     else:
         if build.n * h * w == 1:
@@ -59,7 +59,7 @@ def norm(build: Builder, node: Node, value: Value) -> Value:
             cell.stats, cell.band = build.keep(array(build.blocks * c * 2 * build.lanes)), h
             build.emit(Kind.STATS, value, a=value.view(), stats=pointer(cell.stats))
         build.emit(Kind.NORM, value, stats=pointer(cell.stats), band=cell.band, **common)
-    return Value(cell, value.shape, state, parent=value, learns=True)
+    return Value(cell, value.shape, state, parent=value, learns=node.name not in build.frozen)
 
 
 def relu(build: Builder, node: Node, value: Value) -> Value:
@@ -135,7 +135,7 @@ def _reduced(source: Value) -> dict[str, Any]:
     value = source
     while value.relu and value.uses == 1 and value.parent is not None and value.parent.norm is value.norm:
         value = value.parent
-    if value.norm is None or value.relu or value.uses != 1 or value.cell is not source.cell:
+    if value.norm is None or value.relu or value.uses != 1 or value.cell is not source.cell or not value.learns:
         return {}
     value.reduced = True
     return {"norm": value.norm.pointer}
@@ -148,7 +148,7 @@ def back_norm(build: Builder, node: Node, value: Value, g: Gradient) -> None:
     if not value.reduced:
         build.emit(Kind.NORM_REDUCE, value, g=g.struct(), a=View(pointer(value.cell.data)), norm=value.norm.pointer)
     g = Gradient(g.buffer, g.mask, value)
-    build.hand(source, g if copy is source else build.plain(value, g))
+    build.hand(source, g if copy is source or not source.learns else build.plain(value, g))
 
 
 def back_relu(build: Builder, node: Node, value: Value, g: Gradient) -> None:
@@ -220,7 +220,7 @@ def back_pool(build: Builder, node: Node, value: Value, g: Gradient) -> None:
 
 
 def _normed(build: Builder, name: str) -> bool:
-    return any(isinstance(n, BatchNorm) and name in n.inputs for n in build.net.nodes)
+    return any(isinstance(n, BatchNorm) and name in n.inputs and n.name not in build.frozen for n in build.net.nodes)
 
 
 def _behind(value: Value) -> Value:

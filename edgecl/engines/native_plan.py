@@ -6,6 +6,7 @@ the value applies them. In the backward pass a gradient is likewise a buffer and
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgecl.engines.native_nodes import BACKWARD, FORWARD, VIEWS
 from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
 from edgecl.kernels import Kind, array, pointer, program
 from edgecl.nets.graph import Net
+from edgecl.nets.prefix import learning
 
 
 @dataclass(eq=False)
@@ -45,15 +47,16 @@ class Planner(Builder):
     def make(self) -> Plan:
         host = {"x": (self.n, *self.net.input), "d": (self.n, self.net.classes)}
         x, d = (array(s) for s in host.values())
-        readers = _readers(self.net)
+        readers, self.given = _readers(self.net), set[str]()
         self.values["x"] = Value(Cell(self.take(self.net.input)), self.net.input, uses=readers["x"], learns=False)
         self.emit(Kind.PACK, self.values["x"], out=pointer(self.values["x"].cell.data), host=pointer(x))
-        last = _last_readers(self.net) if not self.train else {}
+        last = _last_readers(self.net, learning(self.net, self.frozen) if self.train else set())
         for i, node in enumerate(self.net.nodes):
             self.values[node.name] = FORWARD[type(node)](self, node, *(self.values[k] for k in node.inputs))
             self.values[node.name].uses = readers[node.name]
             for name in last.get(i, ()):
                 self.give(self.values[name].cell.data)
+                self.given.add(name)
         logits, features = (self.unpack(self.values[k]) for k in (self.net.logits, self.net.features))
         forward, self.ops = program(self.ops), []
         if self.train:
@@ -76,7 +79,7 @@ class Planner(Builder):
             if value.grad is not None:
                 BACKWARD[type(node)](self, node, value, value.grad)
                 value.grad = None
-            if value.parent is None and not self.again:  # all that read it has been dealt with
+            if value.parent is None and not self.again and node.name not in self.given:  # all that read it has been dealt with
                 self.give(value.cell.data)
 
 
@@ -89,14 +92,16 @@ def _readers(net: Net) -> dict[str, int]:
     return found
 
 
-def _last_readers(net: Net) -> dict[int, list[str]]:
-    """Position of a node → values whose array nobody reads after it."""
+def _last_readers(net: Net, learning: Collection[str]) -> dict[int, list[str]]:
+    """Position of a node → values whose array nobody reads after it; for the way back `learning` nodes keep theirs and their
+    inputs'."""
     root, last = {"x": "x"}, {"x": 0}
     for i, node in enumerate(net.nodes):
         is_view = isinstance(node, VIEWS)
         root[node.name] = root[node.inputs[0]] if is_view else node.name
         for name in (*node.inputs, node.name):
             last[root[name]] = i
-    for output in (net.logits, net.features):
-        last.pop(root[output], None)
+    kept = [k for node in net.nodes if node.name in learning for k in (*node.inputs, node.name)]
+    for name in (net.logits, net.features, *kept):
+        last.pop(root[name], None)
     return {i: [k for k, at in last.items() if at == i] for i in set(last.values())}

@@ -7,7 +7,7 @@ is not to be had.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy as np
 from edgecl import masks
 from edgecl.arrays import numpy_namespace
 from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
-from edgecl.engines.numpy_ops import OPS, Arrays, Pull
+from edgecl.engines.numpy_ops import OPS, Arrays, Pull, Pulled
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Node
+from edgecl.nets.prefix import checked, learning
 from edgecl.types import F32, Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
 
 _PREDICT = 64  # samples at a time
@@ -55,8 +56,7 @@ class NumpyEngine:
         self.in_turn = self.scores_dead = True
         self.momentum, self.weight_decay = momentum, weight_decay
         self.p: Arrays = {k: np.zeros(s, self.dtype) for k, s in {**net.weights(), **net.buffers()}.items()}
-        self.trained = list(net.weights())
-        self.velocity: Arrays = {k: np.zeros_like(self.p[k]) for k in self.trained} if momentum else {}
+        self.velocity: Arrays = {k: np.zeros_like(self.p[k]) for k in net.weights()} if momentum else {}
         self._own = {node.name: self._parameters(node.name) for node in net.nodes}
         self.live: dict[str, Bools] = {}  # masked layer → in the weight's shape
         self.updated: dict[str, Bools] = {}
@@ -64,6 +64,7 @@ class NumpyEngine:
         self._sums: dict[str, Arrays] = {CURRENT: {}, REPLAY: {}}
         self._tapes: list[_Tape] = []  # of the last forward
         self._grads: Arrays = {}
+        self.set_frozen(())
 
     def _parameters(self, node: str) -> Arrays:
         """Of one node, by their last names; the arrays are the engine's own."""
@@ -109,6 +110,11 @@ class NumpyEngine:
         full: Bools = masks.expand(np.asarray(units, np.bool_), self._units[layer], self.p[f"{layer}.weight"].shape)
         return full
 
+    def set_frozen(self, nodes: Collection[str]) -> None:
+        self.frozen = checked(self.net, nodes, "set_frozen")
+        self.trained = [k for k in self.net.weights() if k.rpartition(".")[0] not in self.frozen]
+        self._learning = learning(self.net, self.frozen)
+
     def weight(self, layer: str) -> Array:
         return self.p[f"{layer}.weight"]
 
@@ -132,8 +138,8 @@ class NumpyEngine:
         pulls: list[tuple[Node, Pull]] = []
         for node in self.net.nodes:
             inputs = (values[i] for i in node.inputs)
-            values[node.name], pull = OPS[type(node)](node, self._own[node.name], train, *inputs)
-            pulls += [(node, pull)] if train else []
+            values[node.name], pull = OPS[type(node)](node, self._own[node.name], train and node.name not in self.frozen, *inputs)
+            pulls += [(node, pull)] if train and node.name in self._learning else []
             for name in {*node.inputs, node.name} - {self.net.logits, self.net.features}:
                 if last.get(name, node.name) == node.name:
                     del values[name]
@@ -149,7 +155,7 @@ class NumpyEngine:
             found = self._grads
             self._grads = {k: np.zeros_like(v) for k, v in found.items()}
             self._run_back(d_logits, [i for i, s in enumerate(sources) if s == source])
-            for layer in self.live:
+            for layer in self.live.keys() - self.frozen:
                 self._sums[source][layer] += self._grads[f"{layer}.weight"]
             self._grads = {k: v + self._grads[k] for k, v in found.items()}
         self._tapes = []
@@ -171,8 +177,14 @@ class NumpyEngine:
             found = pull(gradients.pop(node.name))
             for name, g in found.weights.items():
                 self._grads[f"{node.name}.{name}"] += g
-            for name, g in zip(node.inputs, found.inputs, strict=True):
+            for name, g in self._handed(node, found):
                 gradients[name] = gradients[name] + g if name in gradients else g
+
+    def _handed(self, node: Node, found: Pulled) -> list[tuple[str, F32]]:
+        """Gradients of the node's inputs that learn; a costly one is found only then."""
+        if found.only is not None:
+            return [(name, found.only()) for name in node.inputs if name in self._learning]
+        return [(name, g) for name, g in zip(node.inputs, found.inputs, strict=True) if name in self._learning]
 
     def step(self, rate: Array) -> None:
         for name in self.trained:

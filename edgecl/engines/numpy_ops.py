@@ -40,6 +40,7 @@ class Pulled(NamedTuple):
 
     inputs: tuple[F32, ...]
     weights: Arrays = {}  # noqa: RUF012, never changed
+    only: Callable[[], F32] | None = None  # finds the gradient of the only input, in place of `inputs`, where it costs much
 
 
 Pull = Callable[[F32], Pulled]
@@ -56,8 +57,8 @@ def _conv2d(node: Conv2d, own: Arrays, train: bool, x: F32) -> Found:
     def pull(d: F32) -> Pulled:
         rows = d.swapaxes(0, 1).reshape(*w.shape[:2], -1)  # [G, O/G, N · H' · W']
         dw = np.matmul(rows, columns(node, x, size).swapaxes(1, 2)).reshape(own["weight"].shape)
-        dx = from_columns(node, np.matmul(w.swapaxes(1, 2), rows), x.shape, size)
-        return Pulled((dx,), {"weight": dw} | ({"bias": _sum(d, (0, 2, 3))} if node.bias else {}))
+        weights = {"weight": dw} | ({"bias": _sum(d, (0, 2, 3))} if node.bias else {})
+        return Pulled((), weights, lambda: from_columns(node, np.matmul(w.swapaxes(1, 2), rows), x.shape, size))
 
     return y, pull
 
@@ -66,7 +67,7 @@ def _linear(node: Linear, own: Arrays, train: bool, x: F32) -> Found:
     w = own["weight"]
 
     def pull(d: F32) -> Pulled:
-        return Pulled((d @ w,), {"weight": d.T @ x} | ({"bias": _sum(d, (0,))} if node.bias else {}))
+        return Pulled((), {"weight": d.T @ x} | ({"bias": _sum(d, (0,))} if node.bias else {}), lambda: d @ w)
 
     return x @ w.T + own["bias"] if node.bias else x @ w.T, pull
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
 from edgecl.engines.cuda_graph import GraphStep, leaves, rebuild
 from edgecl.engines.torch_ops import render
 from edgecl.nets.graph import Net
+from edgecl.nets.prefix import checked
 from edgecl.types import Array, Batch, Bools, ConfigError, Named, Pass, StoreError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -50,9 +51,9 @@ class TorchEngine:
         self.precision = precision
         _set_up_torch(threads or _threads(net), precision, deterministic)
         self.p = {k: self._new(s) for k, s in {**net.weights(), **net.buffers()}.items()}
-        self.trained = list(net.weights())
-        for name in self.trained:
-            self.p[name].requires_grad_()
+        self.frozen: frozenset[str] = frozenset()
+        self.trained: list[str] = []
+        self.set_frozen(())
         self.velocity = {k: self._new(s) for k, s in net.weights().items()} if momentum else {}
         self.live: dict[str, torch.Tensor] = {}
         self.updated: dict[str, torch.Tensor] = {}
@@ -117,6 +118,16 @@ class TorchEngine:
         full = masks.expand(units, self._units[layer], tuple(weight.shape))
         where.setdefault(layer, torch.empty_like(weight, requires_grad=False)).copy_(full)
 
+    def set_frozen(self, nodes: Collection[str]) -> None:
+        self.frozen = checked(self.net, nodes, "set_frozen")
+        self.trained = [k for k in self.net.weights() if k.rpartition(".")[0] not in self.frozen]
+        for name in self.net.weights():
+            self.p[name].requires_grad_(name in self.trained)  # so that autograd keeps nothing of a frozen node
+
+    def _thawed(self) -> list[str]:
+        """Masked layers that learn."""
+        return [layer for layer in self.updated if layer not in self.frozen]
+
     def weight(self, layer: str) -> torch.Tensor:
         return self.p[f"{layer}.weight"].detach()
 
@@ -139,7 +150,7 @@ class TorchEngine:
         if self.device.type == "cuda":
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            values = render(self.net, self.p, inputs, sizes)
+            values = render(self.net, self.p, inputs, sizes, self.frozen)
         rows = [len(x[i]) for i in p.parts]
         split = (torch.split(values[self.net.logits].float(), rows), torch.split(values[self.net.features].float(), rows))
         return [Output(*o) for o in zip(*split, strict=True)]
@@ -164,7 +175,7 @@ class TorchEngine:
     @torch.no_grad()
     def _add_scores(self, source: str, grads: Sequence[torch.Tensor]) -> None:
         named = dict(zip(self.trained, grads, strict=True))
-        for layer in self.live:
+        for layer in self._thawed():
             self._sums[source][layer].add_(named[f"{layer}.weight"])
 
     @torch.no_grad()
@@ -174,16 +185,16 @@ class TorchEngine:
             grads = list(torch._foreach_add(grads, weights, alpha=self.weight_decay))
         if self.momentum:
             grads = self._momentum(grads)
-        for layer, updated in self.updated.items():
+        for layer in self._thawed():
             i = self.trained.index(f"{layer}.weight")
-            grads[i] = grads[i] * updated
+            grads[i] = grads[i] * self.updated[layer]
         torch._foreach_sub_(weights, torch._foreach_mul(grads, rate))
         self._grads = []
 
     def _momentum(self, grads: list[torch.Tensor]) -> list[torch.Tensor]:
         """v ← momentum · v + g, in place; what the gradient masks hold back keeps its v, since its g is never to be read."""
         velocity = [self.velocity[k] for k in self.trained]
-        held = {layer: self.velocity[f"{layer}.weight"] * (1 - updated) for layer, updated in self.updated.items()}
+        held = {layer: self.velocity[f"{layer}.weight"] * (1 - self.updated[layer]) for layer in self._thawed()}
         torch._foreach_mul_(velocity, self.momentum)
         torch._foreach_add_(velocity, grads)
         for layer, v in held.items():
@@ -233,7 +244,7 @@ class TorchEngine:
         return {"threads": torch.get_num_threads(), "isa": isa, "accelerator": accelerator}
 
     def nonfinite(self) -> str | None:
-        ordered = [k for k in self.p if k not in self.trained] + self.trained
+        ordered = [*self.net.buffers(), *self.net.weights()]
         return next((k for k in ordered if not bool(torch.isfinite(self.p[k]).all())), None)
 
 

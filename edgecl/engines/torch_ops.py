@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -91,15 +91,17 @@ RENDER: dict[type[Node], Callable[..., torch.Tensor]] = {
 }
 
 
-def render(net: Net, p: Tensors, x: torch.Tensor, sizes: Sizes) -> dict[str, torch.Tensor]:
+def render(net: Net, p: Tensors, x: torch.Tensor, sizes: Sizes, frozen: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """The net's outputs for a batch x [N, C, H, W], by node: logits and features.
 
-    Running statistics in `p` are updated in place when `sizes` is given. A value goes once nothing more reads it.
+    Running statistics in `p` are updated in place when `sizes` is given; those of `frozen` nodes are only read. A value goes
+    once nothing more reads it.
     """
     last = {i: node.name for node in net.nodes for i in node.inputs}
     values = {"x": x}
     for node in net.nodes:
-        values[node.name] = RENDER[type(node)](node, p, sizes, *(values[i] for i in node.inputs))
+        groups = None if node.name in frozen else sizes
+        values[node.name] = RENDER[type(node)](node, p, groups, *(values[i] for i in node.inputs))
         for name in {*node.inputs, node.name} - {net.logits, net.features}:
             if last.get(name, node.name) == node.name:
                 del values[name]

@@ -1,6 +1,7 @@
 """F1: networks as data."""
 
 from edgecl.nets.graph import Net
+from edgecl.nets.prefix import checked, learning, prefix
 from edgecl.nets.saved import beside, load_weights, save_net, starting, weights_file, with_classes
 from edgecl.nets.torch_import import Imported, from_torch
 from edgecl.nets.zoo import ZOO, build_net, full_width
@@ -11,9 +12,12 @@ __all__ = [
     "Net",
     "beside",
     "build_net",
+    "checked",
     "from_torch",
     "full_width",
+    "learning",
     "load_weights",
+    "prefix",
     "save_net",
     "starting",
     "weights_file",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,18 +120,26 @@ OPS: dict[type[Node], Callable[..., T]] = {
 }
 
 
-def values(net: Net, p: P, x: T, train: bool) -> dict[str, T]:
-    """Every node's output; in training the batch is one group, and running statistics in `p` are replaced."""
+def values(net: Net, p: P, x: T, train: bool, frozen: Collection[str] = ()) -> dict[str, T]:
+    """Every node's output; in training the batch is one group, and running statistics in `p` of nodes that learn are replaced."""
     out = {"x": x}
     for node in net.nodes:
-        out[node.name] = OPS[type(node)](node, p, train, *(out[i] for i in node.inputs))
+        out[node.name] = OPS[type(node)](node, p, train and node.name not in frozen, *(out[i] for i in node.inputs))
     return out
 
 
 class Result:
     """What a step from `arrays` gives, in float64 numpy."""
 
-    def __init__(self, net: Net, arrays: Mapping[str, np.ndarray], x: Sequence[np.ndarray], passes: Sequence[Pass]) -> None:
+    def __init__(
+        self,
+        net: Net,
+        arrays: Mapping[str, np.ndarray],
+        x: Sequence[np.ndarray],
+        passes: Sequence[Pass],
+        frozen: Collection[str] = (),
+    ) -> None:
+        self.frozen = frozen
         self.net, self.logits, self.features = net, [None] * len(x), [None] * len(x)
         self._p = {k: torch.from_numpy(np.asarray(v, np.float64)) for k, v in arrays.items()}
         self._leaves = {k: self._p[k].clone().requires_grad_() for k in net.weights()}
@@ -140,7 +148,7 @@ class Result:
             self._run([torch.from_numpy(np.asarray(x[i], np.float64)) for i in one.parts], one.parts)
 
     def _run(self, x: list[T], parts: Sequence[int]) -> None:
-        out, rows = values(self.net, self._p, torch.cat(x), train=True), [len(a) for a in x]
+        out, rows = values(self.net, self._p, torch.cat(x), True, self.frozen), [len(a) for a in x]
         split = zip(out[self.net.logits].split(rows), out[self.net.features].split(rows), strict=True)
         for i, (logits, features) in zip(parts, split, strict=True):
             self.logits[i], self.features[i] = logits, features
