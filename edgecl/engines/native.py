@@ -39,17 +39,18 @@ class NativeEngine:
         *,
         threads: int = 0,
         precision: str = "fp32",
+        storage: str = "fp32",
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        """`threads` 0 takes all cores that this process may use."""
+        """`threads` 0 takes all cores that this process may use; `storage` fp16 halves the activations that a pass keeps."""
         _only("engine.device", device, "cpu")
         _only("engine.precision", precision, "fp32")
         self.net = net
         self.xp: Any = numpy_namespace()
         self.in_turn = self.scores_dead = True
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.threads = threads or _cores()
+        self.threads, self.storage = threads or _cores(), storage
         self._kernels = load()
         shapes, small = net.weights(), {k: s for k, s in net.weights().items() if len(s) == 1}
         self._small = {kind: array(sum(s[0] for s in small.values())) for kind in ("w", "v", "g")}
@@ -131,7 +132,7 @@ class NativeEngine:
             rows = [len(x[part]) for part in one.parts]
             plan = self._plan(i, sum(rows), again=len(rows) > 1)
             np.concatenate([x[part] for part in one.parts], out=plan.x, casting="same_kind")
-            self._kernels.run(plan.forward, self.threads)
+            self._run(plan.forward)
             self._passes.append((one, plan, rows))
             for part, logits, features in zip(one.parts, _split(plan.logits, rows), _split(plan.features, rows), strict=True):
                 outputs[part] = Output(logits.copy(), features.copy())
@@ -152,8 +153,13 @@ class NativeEngine:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
             own = Parameters(self.layers, self.p, self._g)
-            self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, train=slot >= 0, again=again)
+            how = {"train": slot >= 0, "again": again, "half": self.storage == "fp16"}
+            self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, **how)
         return self._plans[slot, n, again]
+
+    def _run(self, passing: Any) -> None:
+        """Operations on activations, as they are stored."""
+        self._kernels.run(passing, self.threads, half=self.storage == "fp16")
 
     def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         if not self._begun:
@@ -175,7 +181,7 @@ class NativeEngine:
                 continue
             for part, d in zip(one.parts, _split(plan.d, rows), strict=True):
                 d[...] = d_logits[part] if part in parts else 0
-            self._kernels.run(plan.backward, self.threads)
+            self._run(plan.backward)
 
     def _by_source(self, d_logits: Sequence[Array], sources: Sequence[str]) -> None:
         """As `backward`, with the gradients of all live or of all weights of masked layers, summed by source."""
@@ -227,7 +233,7 @@ class NativeEngine:
         for start in range(0, len(x), _PREDICT):
             rows = min(_PREDICT, len(x) - start)
             plan.x[:rows], plan.x[rows:] = x[start : start + rows], 0
-            self._kernels.run(plan.forward, self.threads)
+            self._run(plan.forward)
             out[start : start + rows] = plan.logits[:rows]
         return out
 

@@ -14,25 +14,25 @@ from edgecl.engines.native_plan import Planner
 from edgecl.nets.graph import Net
 
 
-def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool = False) -> int:
+def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool = False, half: bool = False) -> int:
     """Of one pass of `samples` through the net, its input and outputs on the host included.
 
-    `train` keeps what backward needs, `again` what it needs more than once.
+    `train` keeps what backward needs, `again` what it needs more than once; `half` stores activations in half precision.
     """
     layer: Any = SimpleNamespace(pointer=None)
     small = {name: np.zeros(shape[:1], np.float32) for name, shape in {**net.weights(), **net.buffers()}.items()}
     own, sketch = Parameters(dict.fromkeys(net.layers(), layer), small, small), Sketch()
-    walked = Planner(net, samples, lanes, own, sketch, train=train, again=again).make()
+    walked = Planner(net, samples, lanes, own, sketch, train=train, again=again, half=half).make()
     lives = sketch.lives()
     arena = 4 * size_of(lives, places(lives))
     return arena + walked.bytes + sum(a.nbytes for a in (walked.x, walked.d, walked.logits, walked.features))
 
 
-def activation_bytes(net: Net, passes: Sequence[Sequence[int]], lanes: int, *, in_turn: bool) -> int:
+def activation_bytes(net: Net, passes: Sequence[Sequence[int]], lanes: int, *, in_turn: bool, half: bool = False) -> int:
     """Of a training step whose passes have parts of so many samples: of passes that take turns, or of all at once.
 
     Passes of one size that take turns share their memory; others keep their own.
     """
     shapes = [(sum(parts), len(parts) > 1) for parts in passes]
     kept = set(shapes) if in_turn else shapes
-    return sum(pass_bytes(net, n, lanes, train=True, again=again) for n, again in kept)
+    return sum(pass_bytes(net, n, lanes, train=True, again=again, half=half) for n, again in kept)

@@ -13,7 +13,7 @@ from edgecl.engines.native_arena import Arena, Sketch
 from edgecl.engines.native_build import Builder, Parameters
 from edgecl.engines.native_layers import Floats
 from edgecl.engines.native_nodes import BACKWARD, FORWARD, VIEWS
-from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
+from edgecl.engines.native_values import Buffer, Gradient, Value
 from edgecl.kernels import Kind, array, pointer, program
 from edgecl.nets.graph import Net
 
@@ -32,11 +32,13 @@ class Plan:
     kept: list[Any] = field(default_factory=list)  # what the operations point to
 
 
-def make_plan(net: Net, n: int, lanes: int, own: Parameters, *, train: bool, again: bool = False) -> Plan:
+def make_plan(
+    net: Net, n: int, lanes: int, own: Parameters, *, train: bool, again: bool = False, half: bool = False
+) -> Plan:
     """The plan of a pass of n samples; see `Builder`."""
     sketch = Sketch()
-    Planner(net, n, lanes, own, sketch, train=train, again=again).make()
-    return Planner(net, n, lanes, own, Arena(sketch.lives()), train=train, again=again).make()
+    Planner(net, n, lanes, own, sketch, train=train, again=again, half=half).make()
+    return Planner(net, n, lanes, own, Arena(sketch.lives()), train=train, again=again, half=half).make()
 
 
 class Planner(Builder):
@@ -46,7 +48,7 @@ class Planner(Builder):
         host = {"x": (self.n, *self.net.input), "d": (self.n, self.net.classes)}
         x, d = (array(s) for s in host.values())
         readers = _readers(self.net)
-        self.values["x"] = Value(Cell(self.take(self.net.input)), self.net.input, uses=readers["x"], learns=False)
+        self.values["x"] = Value(self.cell(self.net.input), self.net.input, uses=readers["x"], learns=False)
         self.emit(Kind.PACK, self.values["x"], out=pointer(self.values["x"].cell.data), host=pointer(x))
         last = _last_readers(self.net) if not self.train else {}
         for i, node in enumerate(self.net.nodes):
@@ -70,7 +72,7 @@ class Planner(Builder):
         logits = self.values[self.net.logits]
         logits.uses += 1
         logits.grad = Gradient(Buffer(self.take(logits.shape)))
-        self.emit(Kind.PACK, logits, out=pointer(logits.grad.buffer.data), host=pointer(d))
+        self.emit(Kind.PACK, logits, out=pointer(logits.grad.buffer.data), host=pointer(d), flag=1)
         for node in reversed(self.net.nodes):
             value = self.values[node.name]
             if value.grad is not None:
