@@ -37,7 +37,7 @@ def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
     held = {
         "weights": state,
         "masks and gradients": sum(_lists(net, layers, dead=dead).values()),
-        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart)),
+        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart), _half(config)),
         "replay memory": replay,
         "a step's samples": _STEP * sum(map(sum, _passes(config))) * prod(net.input),
     }
@@ -48,8 +48,13 @@ _STEP = 20  # bytes a pixel while samples are cropped and normalised: places, pi
 
 
 @lru_cache(maxsize=64)
-def _activations(net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool) -> int:
-    return pass_bytes(net, PREDICTED, lanes, train=False) + activation_bytes(net, passes, lanes, in_turn=in_turn)
+def _activations(net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool, half: bool) -> int:
+    predicting = pass_bytes(net, PREDICTED, lanes, train=False, half=half)
+    return predicting + activation_bytes(net, passes, lanes, in_turn=in_turn, half=half)
+
+
+def _half(config: Config) -> bool:
+    return config.engine.storage == "fp16"
 
 
 def _passes(config: Config) -> tuple[tuple[int, ...], ...]:

@@ -17,7 +17,7 @@ from edgecl.budget import parse
 from edgecl.config import Config
 from edgecl.cost import layer_costs
 from edgecl.data import joint, load_stream
-from edgecl.engines import Engine, make_engine, pick
+from edgecl.engines import Engine, check_storage, make_engine, pick
 from edgecl.forecast import Meter, Workload, method_of, simulate
 from edgecl.layout import masked_layers
 from edgecl.ledger import Ledger
@@ -50,8 +50,10 @@ def make(config: Config, stream: Stream, pinned: Collection[str], clock: Clock |
 
 
 def with_engine(config: Config) -> Config:
-    """A copy in which `engine.name` is no longer auto."""
-    return config.set("engine.name", pick(config.engine.name, config.engine.device, config.engine.precision).name)
+    """A copy in which `engine.name` is no longer auto. Raises ConfigError where that engine cannot store as it is told to."""
+    name = pick(config.engine.name, config.engine.device, config.engine.precision).name
+    check_storage(name, config.engine.storage)
+    return config.set("engine.name", name)
 
 
 def device(config: Config, clock: Clock | None) -> Device:
@@ -211,6 +213,7 @@ def _engine(chosen: Plan) -> Engine:
         device=c.engine.device,
         threads=c.engine.threads,
         precision=c.engine.precision,
+        storage=c.engine.storage,
         momentum=c.train.momentum,
         weight_decay=c.train.weight_decay,
     )
