@@ -26,6 +26,8 @@ from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, St
 
 _PREDICT = 32  # samples at a time
 _FEW = 8  # up to so many samples are predicted one by one: the batched plan takes as long for 1 as for 32
+_PREDICTS, _APART = -1, -2  # slots of predictions: in memory that training uses, or while backward is still to read that, apart
+_SHARING = (0, _PREDICTS)
 _PLANS = 16  # kept; a run needs one a pass
 
 
@@ -64,6 +66,7 @@ class NativeEngine:
         self._units: dict[str, str] = {}
         self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}  # as `Weights.spread` takes them
         self._plans: dict[tuple[int, int, bool], Plan] = {}  # slot, samples, whether backward runs again
+        self._shared: Floats = array(0)  # where passes that take turns, and predictions, keep activations
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
         self._gather: Any = None  # programs that copy live weights, made anew when masks have changed
         self._turn: Any = None
@@ -115,8 +118,8 @@ class NativeEngine:
         for name in self._units:
             layer = self.layers[name]
             if name in units_updated:
-                chosen = expanded(units_updated[name], self._units[name], layer.w.shape)
-                layer.set_updated(chosen if layer.live is None else chosen & layer.live)
+                chosen, live = expanded(units_updated[name], self._units[name], layer.w.shape), layer.live
+                layer.set_updated(chosen if live is None else chosen & live)
             else:
                 layer.set_updated(layer.live)
 
@@ -148,14 +151,24 @@ class NativeEngine:
             self._fresh = True
 
     def _plan(self, slot: int, n: int, *, again: bool = False) -> Plan:
-        """Slot −1 predicts. Passes that take turns, one a `forward`, share slot 0."""
+        """Passes that take turns, one a `forward`, share slot 0; see _PREDICTS, _APART."""
         if (slot, n, again) not in self._plans:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
             own = Parameters(self.layers, self.p, self._g)
             how = {"train": slot >= 0, "again": again, "half": self.storage == "fp16"}
-            self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, **how)
+            self._plans[slot, n, again] = make_plan(
+                self.net, n, self._kernels.lanes, own, self._room if slot in _SHARING else array, **how
+            )
         return self._plans[slot, n, again]
+
+    def _room(self, floats: int) -> Floats:
+        """Memory that one pass or prediction uses at a time. If it must grow, plans that point into it are made anew."""
+        if len(self._shared) < floats:
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] not in _SHARING}
+            self._shared = array(0)  # the old goes first
+            self._shared = array(floats)
+        return self._shared[:floats]
 
     def _run(self, passing: Any) -> None:
         """Operations on activations, as they are stored."""
@@ -229,7 +242,7 @@ class NativeEngine:
         if len(x) <= _FEW and runs(self.net):
             self._single = self._single or Single(self.net, self._kernels, self.layers, self.p, self._g)
             return self._single.predict(x, self.threads)
-        plan, out = self._plan(-1, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
+        plan, out = self._plan(_APART if self._passes else _PREDICTS, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
         for start in range(0, len(x), _PREDICT):
             rows = min(_PREDICT, len(x) - start)
             plan.x[:rows], plan.x[rows:] = x[start : start + rows], 0

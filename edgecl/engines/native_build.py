@@ -28,7 +28,16 @@ class Builder:
     forward pass leaves in half precision."""
 
     def __init__(
-        self, net: Net, n: int, lanes: int, own: Parameters, memory: Memory, *, train: bool, again: bool = False, half: bool = False
+        self,
+        net: Net,
+        n: int,
+        lanes: int,
+        own: Parameters,
+        memory: Memory,
+        *,
+        train: bool,
+        again: bool = False,
+        half: bool = False,
     ) -> None:
         self.net, self.n, self.lanes, self.memory, self.train, self.again = net, n, lanes, memory, train, again
         self.half = half

@@ -15,7 +15,7 @@ from edgecl.nets.graph import Net
 
 
 def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool = False, half: bool = False) -> int:
-    """Of one pass of `samples` through the net, its input and outputs on the host included.
+    """Of one pass of `samples` through the net, its input and outputs as numpy has them included.
 
     `train` keeps what backward needs, `again` what it needs more than once; `half` stores activations in half precision.
     """
@@ -25,14 +25,18 @@ def pass_bytes(net: Net, samples: int, lanes: int, *, train: bool, again: bool =
     walked = Planner(net, samples, lanes, own, sketch, train=train, again=again, half=half).make()
     lives = sketch.lives()
     arena = 4 * size_of(lives, places(lives))
-    return arena + walked.bytes + sum(a.nbytes for a in (walked.x, walked.d, walked.logits, walked.features))
+    return arena + walked.bytes + sum(a.nbytes for a in (walked.d, walked.logits, walked.features))
 
 
 def activation_bytes(net: Net, passes: Sequence[Sequence[int]], lanes: int, *, in_turn: bool, half: bool = False) -> int:
-    """Of a training step whose passes have parts of so many samples: of passes that take turns, or of all at once.
+    """Of training steps whose passes have parts of so many samples, and of predictions between them.
 
-    Passes of one size that take turns share their memory; others keep their own.
+    Passes that take turns share their memory, else each keeps its own; predictions use the first one's.
     """
-    shapes = [(sum(parts), len(parts) > 1) for parts in passes]
-    kept = set(shapes) if in_turn else shapes
-    return sum(pass_bytes(net, n, lanes, train=True, again=again, half=half) for n, again in kept)
+    taken = [pass_bytes(net, sum(parts), lanes, train=True, again=len(parts) > 1, half=half) for parts in passes]
+    first, rest = (max(taken), []) if in_turn else (taken[0], taken[1:])
+    return max(first, pass_bytes(net, PREDICTED, lanes, train=False, half=half)) + sum(rest)
+
+
+PREDICTED = 32
+"""Samples that the engine predicts at a time."""

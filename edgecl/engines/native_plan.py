@@ -6,7 +6,9 @@ the value applies them. In the backward pass a gradient is likewise a buffer and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from edgecl.engines.native_arena import Arena, Sketch
@@ -20,7 +22,10 @@ from edgecl.nets.graph import Net
 
 @dataclass(eq=False)
 class Plan:
-    """One pass of n samples through the net. `x` and `d` are read, `logits` and `features` written, as numpy has them."""
+    """One pass of n samples through the net. `x` and `d` are read, `logits` and `features` written, as numpy has them.
+
+    `x` lies where activations come later: it is to be written before each run of `forward`.
+    """
 
     x: Floats
     d: Floats
@@ -33,23 +38,32 @@ class Plan:
 
 
 def make_plan(
-    net: Net, n: int, lanes: int, own: Parameters, *, train: bool, again: bool = False, half: bool = False
+    net: Net,
+    n: int,
+    lanes: int,
+    own: Parameters,
+    room: Callable[[int], Floats] = array,
+    *,
+    train: bool,
+    again: bool = False,
+    half: bool = False,
 ) -> Plan:
-    """The plan of a pass of n samples; see `Builder`."""
+    """The plan of a pass of n samples, its activations in what `room` gives for so many floats; see `Builder`."""
     sketch = Sketch()
     Planner(net, n, lanes, own, sketch, train=train, again=again, half=half).make()
-    return Planner(net, n, lanes, own, Arena(sketch.lives()), train=train, again=again, half=half).make()
+    return Planner(net, n, lanes, own, Arena(sketch.lives(), room), train=train, again=again, half=half).make()
 
 
 class Planner(Builder):
     """Walks the net once, forward and, to train, backward."""
 
     def make(self) -> Plan:
-        host = {"x": (self.n, *self.net.input), "d": (self.n, self.net.classes)}
-        x, d = (array(s) for s in host.values())
+        room, d = self.memory.take(self.n * prod(self.net.input)), array((self.n, self.net.classes))
+        x = room.reshape(self.n, *self.net.input)
         readers = _readers(self.net)
         self.values["x"] = Value(self.cell(self.net.input), self.net.input, uses=readers["x"], learns=False)
         self.emit(Kind.PACK, self.values["x"], out=pointer(self.values["x"].cell.data), host=pointer(x))
+        self.give(room)
         last = _last_readers(self.net) if not self.train else {}
         for i, node in enumerate(self.net.nodes):
             self.values[node.name] = FORWARD[type(node)](self, node, *(self.values[k] for k in node.inputs))

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecl.kernels.build import LIBRARY
 from edgecl.types import ConfigError
 
 P, N = c.c_void_p, c.c_int32
+
+LIBRARY = "_native.so"  # as build.py has it, which brings modules along that a training process need not hold
 
 
 class View(c.Structure):
