@@ -102,6 +102,7 @@ class EngineConfig:
     device: str = "cpu"
     threads: int = 0  # 0: the engine's choice
     precision: str = "fp32"  # on CUDA also "tf32", "bf16"
+    storage: str = "fp32"  # of activations between operations: native also has "fp16"
     deterministic: bool = True  # on CUDA: the same bits in every run; false lets cuDNN choose by timing
 
 

@@ -10,7 +10,7 @@ from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import Engine
 from edgecl.types import F32, Samples, Stream
 
-BATCH = 64  # samples read at a time: what their floats take counts in a memory budget
+BATCH = 32  # samples read at a time: what their floats take counts in a memory budget
 
 
 class Accuracy(NamedTuple):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import prod
 
 from edgecl.config import Config
-from edgecl.engines.native_bytes import activation_bytes, pass_bytes
+from edgecl.engines.native_bytes import activation_bytes
 from edgecl.forecast import method_of
 from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
 from edgecl.methods import ByPart
@@ -19,8 +19,8 @@ from edgecl.nets import Net
 MARGIN = 0.05
 """Share added to what is counted: Python's own objects, and what the allocator does not give back at once."""
 
-PREDICTED, TESTED = 32, 64
-"""Samples that the engine predicts at a time, and that an evaluation reads at a time."""
+TESTED = 32
+"""Samples that an evaluation reads at a time."""
 
 GROWTH = 4_000_000
 """Bytes that a process grows by when it first trains: modules, the kernels' threads."""
@@ -38,7 +38,7 @@ def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
     held = {
         "weights": state,
         "masks and gradients": sum(_lists(net, layers, dead=dead).values()),
-        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart), frozen),
+        "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart), _half(config), frozen),
         "replay memory": replay,
         "a step's samples": _STEP * sum(map(sum, _passes(config))) * prod(net.input),
     }
@@ -49,9 +49,14 @@ _STEP = 20  # bytes a pixel while samples are cropped and normalised: places, pi
 
 
 @lru_cache(maxsize=64)
-def _activations(net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool, frozen: frozenset[str]) -> int:
-    step = activation_bytes(net, passes, lanes, in_turn=in_turn, frozen=frozen)
-    return pass_bytes(net, PREDICTED, lanes, train=False) + step
+def _activations(
+    net: Net, passes: tuple[tuple[int, ...], ...], lanes: int, in_turn: bool, half: bool, frozen: frozenset[str]
+) -> int:
+    return activation_bytes(net, passes, lanes, in_turn=in_turn, half=half, frozen=frozen)
+
+
+def _half(config: Config) -> bool:
+    return config.engine.storage == "fp16"
 
 
 def _passes(config: Config) -> tuple[tuple[int, ...], ...]:

@@ -9,6 +9,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.schedule": ("constant", "cosine"),
     "engine.device": ("cpu", "cuda"),
     "engine.precision": ("fp32", "tf32", "bf16"),
+    "engine.storage": ("fp32", "fp16"),
 }
 
 RANGES: dict[str, tuple[float, float]] = {

@@ -55,17 +55,13 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), devi
         return plain
     candidates = _candidates(config, pinned)
     for candidate in candidates:
-        whole, last = maker(config.set("net.width", candidate.net.width)), candidate == candidates[-1]
-        if whole.budget.memory is not None and whole.holds:  # memory alone narrowed the net
-            return whole
-        if whole.exceeds == {"memory"} and not last:  # it is narrowed on: masks are for limits of work
-            continue
-        plan = _fit(candidate, maker, pinned) or _shorter(candidate, maker, pinned, last=last)
+        plan = _at_width(config, candidate, maker, pinned, last=candidate == candidates[-1])
         if plan is not None:
             return plan
     tightest = min([plain, *map(maker, _tightest(config, pinned))], key=lambda p: max(p.shares().values()))
     timed = budgets.parse(config.budget).timed
-    held = sorted(k for k in pinned if k in OPEN or (timed and k == EPOCHS))
+    also = {EPOCHS: timed, STORAGE: budgets.parse(config.budget).memory is not None}
+    held = sorted(k for k in pinned if k in OPEN or also.get(k))
     why = f" with {', '.join(held)} pinned" if held else _reach(tightest.config)
     raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
 
@@ -95,8 +91,8 @@ class _Maker:
         return self.references[base.train.epochs]
 
 
-OPEN, EPOCHS = ("net.width", "mask.sparsity", "ddr.share", "dgm.share"), "train.epochs"
-"""Keys that the planner fills in unless they are pinned; epochs only where time or energy is limited."""
+OPEN, EPOCHS, STORAGE = ("net.width", "mask.sparsity", "ddr.share", "dgm.share"), "train.epochs", "engine.storage"
+"""Keys that the planner fills in unless they are pinned; epochs only where time or energy is limited, storage where memory is."""
 
 
 def _nearest(tightest: Plan) -> str:
@@ -119,7 +115,8 @@ def _nearest(tightest: Plan) -> str:
 def _reach(tightest: Config) -> str:
     """What the nearest possible takes, so that a user sees what stands in the way."""
     width, share = tightest.net.width, tightest.mask.sparsity
-    how = [f"width {width}"] * bool(width) + [f"{share:.0%} masked but for stem, shortcuts and classifier"] * bool(share)
+    stored = ["activations stored as fp16"] * (tightest.engine.storage == "fp16")
+    how = [f"width {width}"] * bool(width) + [f"{share:.0%} masked but for stem, shortcuts and classifier"] * bool(share) + stored
     return f" at {', '.join(how)}" if how else ""
 
 
@@ -135,9 +132,31 @@ def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
     return [config.set("net.width", max(4, round(full * w))) for w in WIDTHS]
 
 
+def _storages(config: Config, pinned: Collection[str]) -> tuple[str, ...]:
+    """How activations may be stored, in the order of trial: half precision only where full does not fit the memory."""
+    free = budgets.parse(config.budget).memory is not None and STORAGE not in pinned
+    return ("fp32", "fp16") if free and config.engine.name == "native" else (config.engine.storage,)
+
+
+def _at_width(
+    config: Config, candidate: Config, maker: Callable[[Config], Plan], pinned: Collection[str], *, last: bool
+) -> Plan | None:
+    """The plan at the candidate's width, if any holds."""
+    for storage in _storages(config, pinned):
+        candidate = candidate.set(STORAGE, storage)
+        whole = maker(config.set(STORAGE, storage).set("net.width", candidate.net.width))
+        if whole.budget.memory is not None and whole.holds:  # memory alone narrowed the net
+            return whole
+        narrows = whole.exceeds == {"memory"} and not last  # masks are for limits of work
+        plan = None if narrows else _fit(candidate, maker, pinned)
+        if plan is not None:
+            return plan
+    return None if narrows else _shorter(candidate, maker, pinned, last=last)
+
+
 def _tightest(config: Config, pinned: Collection[str]) -> list[Config]:
     """What may cost least: the narrowest and sparsest, or unmasked where the masks' upkeep costs more than they save."""
-    config = _candidates(config, pinned)[-1]
+    config = _candidates(config, pinned)[-1].set(STORAGE, _storages(config, pinned)[-1])
     if budgets.parse(config.budget).timed and "train.epochs" not in pinned:
         config = config.set("train.epochs", 1)
     shares = [config.mask.sparsity] if "mask.sparsity" in pinned else [_most(config, pinned), 0.0]

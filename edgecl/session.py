@@ -16,7 +16,7 @@ from edgecl import state as states
 from edgecl.budget import parse
 from edgecl.config import Config
 from edgecl.data import joint, load_stream
-from edgecl.engines import Engine, make_engine, pick
+from edgecl.engines import Engine, check_storage, make_engine, pick
 from edgecl.forecast import Workload, meter_of, method_of, simulate
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
@@ -48,8 +48,10 @@ def make(config: Config, stream: Stream, pinned: Collection[str], clock: Clock |
 
 
 def with_engine(config: Config) -> Config:
-    """A copy in which `engine.name` is no longer auto."""
-    return config.set("engine.name", pick(config.engine.name, config.engine.device, config.engine.precision).name)
+    """A copy in which `engine.name` is no longer auto. Raises ConfigError where that engine cannot store as it is told to."""
+    name = pick(config.engine.name, config.engine.device, config.engine.precision).name
+    check_storage(name, config.engine.storage)
+    return config.set("engine.name", name)
 
 
 def device(config: Config, clock: Clock | None) -> Device:
@@ -209,6 +211,7 @@ def _engine(chosen: Plan) -> Engine:
         device=c.engine.device,
         threads=c.engine.threads,
         precision=c.engine.precision,
+        storage=c.engine.storage,
         momentum=c.train.momentum,
         weight_decay=c.train.weight_decay,
     )

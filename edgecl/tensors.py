@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
 from edgecl.types import U8, Bools, Named
 
@@ -61,6 +60,8 @@ def decode(data: bytes) -> tuple[Arrays, dict[str, str]]:
 
     Raises ValueError if `data` is no safetensors file.
     """
+    import safetensors.numpy  # only here: a megabyte that a process which only writes need not hold
+
     try:
         arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError) as e:  # KeyError: a type that numpy lacks

@@ -61,8 +61,17 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
         ("epochs", f"{c.train.epochs} a task"),
         ("gradients", gradients),
         *([("frozen", _frozen(plan, sizes))] if c.freeze.until else []),
+        *_storage(c, pinned),
         ("FLOPs", _flops(plan)),
     ]
+
+
+def _storage(c: Config, pinned: Collection[str]) -> list[tuple[str, str]]:
+    """Where activations are not stored in full: how, and if the planner chose it, why."""
+    if c.engine.storage == "fp32":
+        return []
+    why = "" if "engine.storage" in pinned else ": at this width full precision does not fit; --set engine.storage=fp32 keeps it"
+    return [("activations", f"stored as {c.engine.storage}, computed in fp32{why}")]
 
 
 def limits(plan: Plan) -> list[tuple[str, str]]:

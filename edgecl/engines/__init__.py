@@ -13,6 +13,8 @@ from edgecl.types import ConfigError
 AUTO = "auto"
 """In place of an engine's name: `pick` chooses."""
 
+FP32, FP16 = "fp32", "fp16"
+
 
 def _torch(net: Net, **options: Any) -> Engine:
     try:
@@ -67,7 +69,16 @@ def make_engine(name: str, net: Net, **options: Any) -> Engine:
     """The engine `name` for a net; raises ConfigError where it is unknown or can't run here."""
     if name not in ENGINES:
         raise ConfigError(f"engine.name: unknown engine {name!r}; known: {', '.join(ENGINES)}")
+    check_storage(name, options.get("storage", FP32))
+    if name != "native":
+        options.pop("storage", None)
     return ENGINES[name](net, **options)
 
 
-__all__ = ["AUTO", "ENGINES", "Choice", "Engine", "make_engine", "pick"]
+def check_storage(name: str, storage: str) -> None:
+    """Raises ConfigError where engine `name` cannot store activations so."""
+    if storage not in (FP32, *([FP16] if name == "native" else [])):
+        raise ConfigError(f"engine.storage: engine {name} has only {FP32}{f' and {FP16}' * (name == 'native')}, not {storage!r}")
+
+
+__all__ = ["AUTO", "ENGINES", "Choice", "Engine", "check_storage", "make_engine", "pick"]

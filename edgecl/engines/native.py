@@ -27,6 +27,8 @@ from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, St
 
 _PREDICT = 32  # samples at a time
 _FEW = 8  # up to so many samples are predicted one by one: the batched plan takes as long for 1 as for 32
+_PREDICTS, _APART = -1, -2  # slots of predictions: in memory that training uses, or while backward is still to read that, apart
+_SHARING = (0, _PREDICTS)
 _PLANS = 16  # kept; a run needs one a pass
 
 
@@ -40,17 +42,18 @@ class NativeEngine:
         *,
         threads: int = 0,
         precision: str = "fp32",
+        storage: str = "fp32",
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        """`threads` 0 takes all cores that this process may use."""
+        """`threads` 0 takes all cores that this process may use; `storage` fp16 halves the activations that a pass keeps."""
         _only("engine.device", device, "cpu")
         _only("engine.precision", precision, "fp32")
         self.net = net
         self.xp: Any = numpy_namespace()
         self.in_turn = self.scores_dead = True
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.threads = threads or _cores()
+        self.threads, self.storage = threads or _cores(), storage
         self._kernels = load()
         shapes, small = net.weights(), {k: s for k, s in net.weights().items() if len(s) == 1}
         self._small = {kind: array(sum(s[0] for s in small.values())) for kind in ("w", "v", "g")}
@@ -64,6 +67,7 @@ class NativeEngine:
         self._units: dict[str, str] = {}
         self._sums: dict[str, dict[str, Floats]] = {CURRENT: {}, REPLAY: {}}  # as `Weights.spread` takes them
         self._plans: dict[tuple[int, int, bool], Plan] = {}  # slot, samples, whether backward runs again
+        self._shared: Floats = array(0)  # where passes that take turns, and predictions, keep activations
         self._passes: list[tuple[Pass, Plan, list[int]]] = []  # of the last forward: pass, plan, rows of its parts
         self._gather: Any = None  # programs that copy live weights, made anew when masks have changed
         self._turn: Any = None
@@ -117,8 +121,8 @@ class NativeEngine:
         for name in self._units:
             layer = self.layers[name]
             if name in units_updated:
-                chosen = expanded(units_updated[name], self._units[name], layer.w.shape)
-                layer.set_updated(chosen if layer.live is None else chosen & layer.live)
+                chosen, live = expanded(units_updated[name], self._units[name], layer.w.shape), layer.live
+                layer.set_updated(chosen if live is None else chosen & live)
             else:
                 layer.set_updated(layer.live)
 
@@ -143,7 +147,7 @@ class NativeEngine:
             rows = [len(x[part]) for part in one.parts]
             plan = self._plan(i, sum(rows), again=len(rows) > 1)
             np.concatenate([x[part] for part in one.parts], out=plan.x, casting="same_kind")
-            self._kernels.run(plan.forward, self.threads)
+            self._run(plan.forward)
             self._passes.append((one, plan, rows))
             for part, logits, features in zip(one.parts, _split(plan.logits, rows), _split(plan.features, rows), strict=True):
                 outputs[part] = Output(logits.copy(), features.copy())
@@ -163,13 +167,28 @@ class NativeEngine:
             self._fresh = True
 
     def _plan(self, slot: int, n: int, *, again: bool = False) -> Plan:
-        """Slot −1 predicts. Passes that take turns, one a `forward`, share slot 0."""
+        """Passes that take turns, one a `forward`, share slot 0; see _PREDICTS, _APART."""
         if (slot, n, again) not in self._plans:
             while len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]
             own = Parameters(self.layers, self.p, self._g, self.frozen)
-            self._plans[slot, n, again] = make_plan(self.net, n, self._kernels.lanes, own, train=slot >= 0, again=again)
+            how = {"train": slot >= 0, "again": again, "half": self.storage == "fp16"}
+            self._plans[slot, n, again] = make_plan(
+                self.net, n, self._kernels.lanes, own, self._room if slot in _SHARING else array, **how
+            )
         return self._plans[slot, n, again]
+
+    def _room(self, floats: int) -> Floats:
+        """Memory that one pass or prediction uses at a time. If it must grow, plans that point into it are made anew."""
+        if len(self._shared) < floats:
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] not in _SHARING}
+            self._shared = array(0)  # the old goes first
+            self._shared = array(floats)
+        return self._shared[:floats]
+
+    def _run(self, passing: Any) -> None:
+        """Operations on activations, as they are stored."""
+        self._kernels.run(passing, self.threads, half=self.storage == "fp16")
 
     def backward(self, d_logits: Sequence[Array], *, score: bool = False, sources: Sequence[str] = ()) -> None:
         if not self._begun:
@@ -191,7 +210,7 @@ class NativeEngine:
                 continue
             for part, d in zip(one.parts, _split(plan.d, rows), strict=True):
                 d[...] = d_logits[part] if part in parts else 0
-            self._kernels.run(plan.backward, self.threads)
+            self._run(plan.backward)
 
     def _by_source(self, d_logits: Sequence[Array], sources: Sequence[str]) -> None:
         """As `backward`, with the gradients of all live or of all weights of masked layers, summed by source."""
@@ -225,11 +244,11 @@ class NativeEngine:
         if len(x) <= _FEW and runs(self.net):
             self._single = self._single or Single(self.net, self._kernels, self.layers, self.p, self._g)
             return self._single.predict(x, self.threads)
-        plan, out = self._plan(-1, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
+        plan, out = self._plan(_APART if self._passes else _PREDICTS, _PREDICT), np.empty((len(x), self.net.classes), np.float32)
         for start in range(0, len(x), _PREDICT):
             rows = min(_PREDICT, len(x) - start)
             plan.x[:rows], plan.x[rows:] = x[start : start + rows], 0
-            self._kernels.run(plan.forward, self.threads)
+            self._run(plan.forward)
             out[start : start + rows] = plan.logits[:rows]
         return out
 

@@ -6,6 +6,7 @@ array gets its place, so that two share bytes only if they never live at once; t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -68,11 +69,11 @@ class Sketch:
 
 
 class Arena:
-    """The same arrays in the same order, in one piece of memory."""
+    """The same arrays in the same order, in one piece of memory: that of so many floats which `room` hands out."""
 
-    def __init__(self, lives: list[Life]) -> None:
+    def __init__(self, lives: list[Life], room: Callable[[int], Floats] = array) -> None:
         self._lives, self._places = lives, places(lives)
-        self._floats: Floats = array(size_of(lives, self._places))
+        self._floats: Floats = room(size_of(lives, self._places))
         self._taken = 0
 
     @property

@@ -25,12 +25,23 @@ class Parameters(NamedTuple):
 
 class Builder:
     """One pass of n samples, in vectors of `lanes`; `train` keeps what the backward pass needs, `again` until it has
-    run more than once: for a pass of several sources, whose gradients may be asked for one by one."""
+    run more than once: for a pass of several sources, whose gradients may be asked for one by one. `half` stores what the
+    forward pass leaves in half precision."""
 
     def __init__(
-        self, net: Net, n: int, lanes: int, own: Parameters, memory: Memory, *, train: bool, again: bool = False
+        self,
+        net: Net,
+        n: int,
+        lanes: int,
+        own: Parameters,
+        memory: Memory,
+        *,
+        train: bool,
+        again: bool = False,
+        half: bool = False,
     ) -> None:
         self.net, self.n, self.lanes, self.memory, self.train, self.again = net, n, lanes, memory, train, again
+        self.half = half
         self.layers, self.p, self.g, self.frozen = own
         self.blocks = -(-n // lanes)
         self.ops: list[Op] = []
@@ -39,8 +50,13 @@ class Builder:
         self.bytes = 0
 
     def take(self, shape: Shape) -> Floats:
-        """An array for a value of this shape."""
+        """An array for a gradient of this shape."""
         return self.memory.take(self.blocks * self.lanes * prod(shape))
+
+    def cell(self, shape: Shape) -> Cell:
+        """A place for a value of this shape."""
+        floats = self.blocks * self.lanes * prod(shape)
+        return Cell(self.memory.take(floats // 2 if self.half else floats))  # lanes are even
 
     def keep(self, a: Floats) -> Floats:
         self.kept.append(a)
@@ -58,7 +74,7 @@ class Builder:
 
     def stored(self, value: Value) -> Value:
         """The value as an array of its own."""
-        out = Value(Cell(self.take(value.shape)), value.shape, parent=value, uses=1, learns=value.learns)
+        out = Value(self.cell(value.shape), value.shape, parent=value, uses=1, learns=value.learns)
         self.emit(Kind.STORE, value, a=value.view(), out=pointer(out.cell.data))
         return out
 

@@ -38,7 +38,7 @@ class Weights:
         self.places: Any = None  # of updated weights in the list of live ones; None: not known yet
         self.dead = False  # whether `total` is of all weights
         self.fine: Any = None
-        self.live: Bools | None = None  # in the weight's shape; None: all
+        self._bits: Any = None  # of `live`; None: all
         self.struct = Layer(taps=self.taps, inputs=self.pairs[1])
         self.struct.w, self.struct.v = pointer(w), pointer(v)
         self.struct.bias, self.struct.gbias = pointer(bias), pointer(gbias)
@@ -46,6 +46,13 @@ class Weights:
         self.pointer = ctypes.pointer(self.struct)
         self.listed = False
         self.kept: Any = None  # what `whole` points to
+
+    @property
+    def live(self) -> Bools | None:
+        """In the weight's shape; None: all. Kept as bits, an eighth of the bytes."""
+        if self._bits is None:
+            return None
+        return np.unpackbits(self._bits, count=self.w.size).view(np.bool_).reshape(self.w.shape)
 
     def ready(self) -> None:
         """Lists all weights if no mask came: a layer that gets one is never listed whole."""
@@ -65,7 +72,8 @@ class Weights:
 
     def set_live(self, live: Bools | None) -> None:
         """A new weight mask in the weight's shape; the gradient mask becomes the same."""
-        self.live, self.unit, self.struct.full, self.listed = live, self._best_unit(live), 0, True
+        self._bits = None if live is None else np.packbits(live)
+        self.unit, self.struct.full, self.listed = self._best_unit(live), 0, True
         if live is None or self.unit is Unit.BY_KERNEL:
             self._list_kernels(np.ones(self.pairs, np.bool_) if live is None else _any_tap(live))
         elif self.unit is Unit.BY_WEIGHT:
@@ -77,10 +85,11 @@ class Weights:
 
     def whole(self) -> tuple[Any, bool]:
         """(pointer to the layer as a list of whole kernels, whether its values must be gathered before they are read)."""
-        if self.unit is Unit.BY_KERNEL or self.live is None:
+        live = self.live
+        if self.unit is Unit.BY_KERNEL or live is None:
             return self.pointer, False
         listed, struct = Listed(), Layer(taps=self.taps, inputs=self.pairs[1], unit=Unit.BY_KERNEL)
-        listed.fill(_any_tap(self.live), self.pairs[1])
+        listed.fill(_any_tap(live), self.pairs[1])
         struct.w, struct.bias, struct.forward = self.struct.w, self.struct.bias, listed.struct(listed.room(self.taps))
         self.kept = (listed, struct)
         return ctypes.pointer(struct), True

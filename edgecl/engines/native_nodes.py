@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecl.engines.native_build import Builder
 from edgecl.engines.native_layers import Statistics
-from edgecl.engines.native_values import Cell, Gradient, Value, family, geometry, out_shape, pool_kind
+from edgecl.engines.native_values import Gradient, Value, family, geometry, out_shape, pool_kind
 from edgecl.kernels import Kind, View, array, pointer
 from edgecl.nets.nodes import (
     Add,
@@ -35,7 +35,7 @@ _ALONE = "a pass of one sample has one value a channel and no variance; take a l
 
 def conv(build: Builder, node: Node, value: Value) -> Value:
     layer, shape, kind = build.layers[node.name], out_shape(node, value.shape), family(node, value.shape[0])
-    cell = Cell(build.take(shape))
+    cell = build.cell(shape)
     if kind in BANDS and build.train and _normed(build, node.name):
         cell.band = BANDS[kind] or shape[1]
         cell.stats = build.keep(array(build.blocks * -(-shape[1] // cell.band) * shape[0] * 2 * build.lanes))
@@ -68,7 +68,7 @@ def relu(build: Builder, node: Node, value: Value) -> Value:
 
 
 def curve(build: Builder, node: Node, value: Value) -> Value:
-    cell = Cell(build.take(value.shape))
+    cell = build.cell(value.shape)
     build.emit(Kind.ACTIVATE, value, a=value.view(), out=pointer(cell.data), flag=CURVES.index(type(node)))
     return Value(cell, value.shape, learns=value.learns)
 
@@ -80,20 +80,20 @@ def flatten(build: Builder, node: Node, value: Value) -> Value:
 
 
 def add(build: Builder, node: Node, a: Value, other: Value) -> Value:
-    cell = Cell(build.take(a.shape))
+    cell = build.cell(a.shape)
     build.emit(Kind.STORE, a, a=a.view(), b=other.view(), out=pointer(cell.data))
     return Value(cell, a.shape, learns=a.learns or other.learns)
 
 
 def mul(build: Builder, node: Node, a: Value, other: Value) -> Value:
-    cell, flag = Cell(build.take(a.shape)), SAME if a.shape == other.shape else SCALE
+    cell, flag = build.cell(a.shape), SAME if a.shape == other.shape else SCALE
     build.emit(Kind.MULTIPLY, a, a=a.view(), b=other.view(), out=pointer(cell.data), flag=flag)
     return Value(cell, a.shape, learns=a.learns or other.learns)
 
 
 def concat(build: Builder, node: Node, *values: Value) -> Value:
     shape, first = out_shape(node, *(v.shape for v in values)), 0
-    cell = Cell(build.take(shape))
+    cell = build.cell(shape)
     for value in values:
         build.emit(Kind.JOIN, value, a=value.view(), out=pointer(cell.data), o=shape[0], count=first)
         first += value.shape[0]
@@ -103,14 +103,14 @@ def concat(build: Builder, node: Node, *values: Value) -> Value:
 def pad(build: Builder, node: Node, value: Value) -> Value:
     assert isinstance(node, Pad)
     shape = out_shape(node, value.shape)
-    cell = Cell(build.take(shape))
+    cell = build.cell(shape)
     build.emit(Kind.PAD, value, **_padded(node, shape), a=value.view(), out=pointer(cell.data))
     return Value(cell, shape, learns=value.learns)
 
 
 def pool(build: Builder, node: Node, value: Value) -> Value:
     shape = out_shape(node, value.shape)
-    cell = Cell(build.take(shape))
+    cell = build.cell(shape)
     build.emit(pool_kind(node), value, **geometry(node, shape), a=value.view(), out=pointer(cell.data))
     return Value(cell, shape, learns=value.learns)
 

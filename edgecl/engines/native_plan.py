@@ -6,15 +6,16 @@ the value applies them. In the backward pass a gradient is likewise a buffer and
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from edgecl.engines.native_arena import Arena, Sketch
 from edgecl.engines.native_build import Builder, Parameters
 from edgecl.engines.native_layers import Floats
 from edgecl.engines.native_nodes import BACKWARD, FORWARD, VIEWS
-from edgecl.engines.native_values import Buffer, Cell, Gradient, Value
+from edgecl.engines.native_values import Buffer, Gradient, Value
 from edgecl.kernels import Kind, array, pointer, program
 from edgecl.nets.graph import Net
 from edgecl.nets.prefix import learning
@@ -22,7 +23,10 @@ from edgecl.nets.prefix import learning
 
 @dataclass(eq=False)
 class Plan:
-    """One pass of n samples through the net. `x` and `d` are read, `logits` and `features` written, as numpy has them."""
+    """One pass of n samples through the net. `x` and `d` are read, `logits` and `features` written, as numpy has them.
+
+    `x` lies where activations come later: it is to be written before each run of `forward`.
+    """
 
     x: Floats
     d: Floats
@@ -34,22 +38,33 @@ class Plan:
     kept: list[Any] = field(default_factory=list)  # what the operations point to
 
 
-def make_plan(net: Net, n: int, lanes: int, own: Parameters, *, train: bool, again: bool = False) -> Plan:
-    """The plan of a pass of n samples; see `Builder`."""
+def make_plan(
+    net: Net,
+    n: int,
+    lanes: int,
+    own: Parameters,
+    room: Callable[[int], Floats] = array,
+    *,
+    train: bool,
+    again: bool = False,
+    half: bool = False,
+) -> Plan:
+    """The plan of a pass of n samples, its activations in what `room` gives for so many floats; see `Builder`."""
     sketch = Sketch()
-    Planner(net, n, lanes, own, sketch, train=train, again=again).make()
-    return Planner(net, n, lanes, own, Arena(sketch.lives()), train=train, again=again).make()
+    Planner(net, n, lanes, own, sketch, train=train, again=again, half=half).make()
+    return Planner(net, n, lanes, own, Arena(sketch.lives(), room), train=train, again=again, half=half).make()
 
 
 class Planner(Builder):
     """Walks the net once, forward and, to train, backward."""
 
     def make(self) -> Plan:
-        host = {"x": (self.n, *self.net.input), "d": (self.n, self.net.classes)}
-        x, d = (array(s) for s in host.values())
+        room, d = self.memory.take(self.n * prod(self.net.input)), array((self.n, self.net.classes))
+        x = room.reshape(self.n, *self.net.input)
         readers, self.given = _readers(self.net), set[str]()
-        self.values["x"] = Value(Cell(self.take(self.net.input)), self.net.input, uses=readers["x"], learns=False)
+        self.values["x"] = Value(self.cell(self.net.input), self.net.input, uses=readers["x"], learns=False)
         self.emit(Kind.PACK, self.values["x"], out=pointer(self.values["x"].cell.data), host=pointer(x))
+        self.give(room)
         last = _last_readers(self.net, learning(self.net, self.frozen) if self.train else set())
         for i, node in enumerate(self.net.nodes):
             self.values[node.name] = FORWARD[type(node)](self, node, *(self.values[k] for k in node.inputs))
@@ -73,7 +88,7 @@ class Planner(Builder):
         logits = self.values[self.net.logits]
         logits.uses += 1
         logits.grad = Gradient(Buffer(self.take(logits.shape)))
-        self.emit(Kind.PACK, logits, out=pointer(logits.grad.buffer.data), host=pointer(d))
+        self.emit(Kind.PACK, logits, out=pointer(logits.grad.buffer.data), host=pointer(d), flag=1)
         for node in reversed(self.net.nodes):
             value = self.values[node.name]
             if value.grad is not None:

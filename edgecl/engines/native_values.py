@@ -11,7 +11,7 @@ from edgecl.nets.nodes import Conv2d, GlobalPool, Linear, Node, Pool, pair
 
 @dataclass(eq=False)
 class Cell:
-    """A stored array [blocks, C, H, W, V]."""
+    """A stored array [blocks, C, H, W, V]: floats, or in as many bytes as they take, halves."""
 
     data: Floats
     stats: Floats | None = None

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecl.kernels.build import LIBRARY
 from edgecl.types import ConfigError
 
 P, N = c.c_void_p, c.c_int32
+
+LIBRARY = "_native.so"  # as build.py has it, which brings modules along that a training process need not hold
 
 
 class View(c.Structure):
@@ -100,9 +101,9 @@ class Kernels:
         self._library, self._number, self.isa = library, number, isa
         self.lanes = int(library.edgecl_lanes(number))
 
-    def run(self, ops: c.Array[Op], threads: int = 1) -> None:
-        """Runs the operations in order."""
-        self._library.edgecl_run(self._number, threads, ops, len(ops))
+    def run(self, ops: c.Array[Op], threads: int = 1, *, half: bool = False) -> None:
+        """Runs the operations in order; activations that they read and write are stored as floats, or in half precision."""
+        self._library.edgecl_run(self._number, half, threads, ops, len(ops))
 
 
 def program(ops: Sequence[Op]) -> c.Array[Op]:
@@ -128,7 +129,7 @@ def _library() -> c.CDLL:
     except OSError as e:
         raise ConfigError(f"engine native: {file} can't be loaded: {e}; run python -m edgecl.kernels") from None
     library.edgecl_name.restype = c.c_char_p
-    library.edgecl_run.argtypes = (c.c_int, c.c_int, c.c_void_p, c.c_int)
+    library.edgecl_run.argtypes = (c.c_int, c.c_int, c.c_int, c.c_void_p, c.c_int)
     library.edgecl_run.restype = None
     if (library.edgecl_op_size(), library.edgecl_kinds()) != (c.sizeof(Op), len(Kind)):
         raise ConfigError(f"engine native: {file} is of another version; run python -m edgecl.kernels")

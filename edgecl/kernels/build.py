@@ -1,4 +1,5 @@
-"""Compiles the kernels with $CXX (g++ if unset): src/run.cpp once for each instruction set, then one shared library.
+"""Compiles the kernels with $CXX (g++ if unset): src/run.cpp twice for each instruction set, the second time for activations
+stored in half precision, then one shared library.
 
 Imports nothing of edgecl, so that setup.py can run it before edgecl is installed.
 """
@@ -32,7 +33,7 @@ FLAGS = (
 )
 X86 = {
     "avx512": (16, ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512")),
-    "avx2": (8, ("-mavx2", "-mfma")),
+    "avx2": (8, ("-mavx2", "-mfma", "-mf16c")),
 }
 BASE = ("base", 4, ())
 
@@ -63,7 +64,7 @@ def _build(compiler: list[str], scratch: Path, folder: Path) -> None:
     built, machine = variants(os.environ.get("EDGECL_MACHINE", platform.machine())), []
     if len(built) > 1:
         machine = ["-DEDGECL_HAS_X86"]
-    jobs = [(f"run_{n}", "run.cpp", [*f, f"-DEDGECL_NS={n}", f"-DEDGECL_V={v}", f"-DEDGECL_RUN=run_{n}"]) for n, v, f in built]
+    jobs = [_variant(*one, half) for half in ("", "_half") for one in built]
     jobs += [("pool", "pool.cpp", []), ("choose", "choose.cpp", machine)]
     commands = [[*compiler, *flags, *own, "-c", str(SOURCES / source), "-o", str(scratch / f"{n}.o")] for n, source, own in jobs]
     with ThreadPoolExecutor(2) as two:  # more would not fit into the memory of a small board
@@ -75,6 +76,11 @@ def _build(compiler: list[str], scratch: Path, folder: Path) -> None:
     target = folder / f"{LIBRARY}.{os.getpid()}"
     target.write_bytes(library.read_bytes())
     target.replace(folder / LIBRARY)  # a process that has the old one loaded keeps it whole
+
+
+def _variant(name: str, lanes: int, flags: tuple[str, ...], half: str) -> tuple[str, str, list[str]]:
+    defines = [f"-DEDGECL_NS={name}{half}", f"-DEDGECL_V={lanes}", f"-DEDGECL_RUN=run_{name}{half}"]
+    return f"run_{name}{half}", "run.cpp", [*flags, *defines, *(["-DEDGECL_HALF"] if half else [])]
 
 
 def _run(command: list[str]) -> None:

@@ -2,14 +2,15 @@
 //
 // Layout of every activation: [blocks][C][H][W][V], V = lanes of the instruction set, blocks = ceil(samples / V). No halo:
 // kernels copy what a tile needs into a strip with zeros around it, and apply batch norm and ReLU on the way. Lanes that
-// hold no sample are 0 in whatever is loaded through a batch norm.
+// hold no sample are 0 in whatever is loaded through a batch norm. Activations are floats or halves (cell.h), as edgecl_run
+// is told; gradients are floats.
 #pragma once
 #include <cstdint>
 
 extern "C" {
 
 struct View {          // a stored array as its reader sees it: x * scale + shift, through ReLU with an upper bound
-    const float* x;
+    const void* x;
     const float* scale;  // per channel; null: 1
     const float* shift;  // per channel; null with scale
     int32_t relu;
@@ -18,10 +19,10 @@ struct View {          // a stored array as its reader sees it: x * scale + shif
 
 struct Grad {            // a gradient as its reader sees it, by channel: dz = d where 0 < mask < hi; ka dz + kb (s - mean) + kc
     const float* d;
-    const float* mask;   // null: all pass
+    const void* mask;    // null: all pass
     const float* mscale;  // null: 1
     const float* mshift;
-    const float* s;      // batch norm's input; null: dz itself
+    const void* s;       // batch norm's input; null: dz itself
     const float* k;      // [C][4]: ka, kb, kc, mean
     float hi;            // 0: none
     int32_t unused;
@@ -79,14 +80,14 @@ struct Op {
     int32_t kh, kw, sh, sw, ph, pw, groups;  // kernel, stride and padding, by height and width
     int32_t accumulate;  // add to `out`
     int32_t band;        // rows of the image in one row of `stats`
-    int32_t flag;        // what kind of gather, curve or factor
+    int32_t flag;        // what kind of gather, curve or factor; of PACK 1 for a gradient
     int32_t count;       // numbers to update, or the first channel
     float eps, momentum, rate, decay;
     View a, b;
     Grad g;
     Layer* layer;
     Norm* norm;
-    float* out;
+    float* out;          // a gradient, or activations as they are stored
     float* stats;        // [blocks][bands][O][2][V]: mean and sum of squared deviations by sample
     float* host;         // [n][C][H][W], as numpy has it
 };

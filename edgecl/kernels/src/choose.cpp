@@ -3,14 +3,20 @@
 #include "pool.h"
 
 #include <pthread.h>
+#if defined(EDGECL_HAS_X86)
+#include <cpuid.h>
+#endif
 
 namespace edgecl {
 
 #if defined(EDGECL_HAS_X86)
 void run_avx512(const Op*, int);
 void run_avx2(const Op*, int);
+void run_avx512_half(const Op*, int);
+void run_avx2_half(const Op*, int);
 #endif
 void run_base(const Op*, int);
+void run_base_half(const Op*, int);
 
 namespace {
 
@@ -18,6 +24,7 @@ struct Isa {
     const char* name;
     int lanes;
     void (*run)(const Op*, int);
+    void (*run_half)(const Op*, int);  // on activations stored as halves
     bool (*here)();
 };
 
@@ -28,18 +35,22 @@ bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
 }
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_f16c() {  // which not every compiler lets __builtin_cpu_supports name
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 #endif
 
 const Isa ISAS[] = {  // the best first
 #if defined(EDGECL_HAS_X86)
-    {"avx512", 16, run_avx512, has_avx512},
-    {"avx2", 8, run_avx2, has_avx2},
-    {"sse2", 4, run_base, always},
+    {"avx512", 16, run_avx512, run_avx512_half, has_avx512},
+    {"avx2", 8, run_avx2, run_avx2_half, has_avx2},
+    {"sse2", 4, run_base, run_base_half, always},
 #elif defined(__aarch64__)
-    {"neon", 4, run_base, always},
+    {"neon", 4, run_base, run_base_half, always},
 #else
-    {"generic", 4, run_base, always},
+    {"generic", 4, run_base, run_base_half, always},
 #endif
 };
 constexpr int COUNT = sizeof ISAS / sizeof *ISAS;
@@ -58,11 +69,11 @@ int edgecl_here(int isa) { return edgecl::ISAS[isa].here(); }
 int edgecl_op_size() { return sizeof(Op); }
 int edgecl_kinds() { return KINDS; }
 
-// Runs the operations in order. One caller at a time: the threads are shared.
-void edgecl_run(int isa, int threads, const Op* ops, int n) {
+// Runs the operations in order, on activations stored as floats or `half`. One caller at a time: the threads are shared.
+void edgecl_run(int isa, int half, int threads, const Op* ops, int n) {
     pthread_mutex_lock(&edgecl::running);
     edgecl::set_threads(threads);
-    edgecl::ISAS[isa].run(ops, n);
+    (half ? edgecl::ISAS[isa].run_half : edgecl::ISAS[isa].run)(ops, n);
     pthread_mutex_unlock(&edgecl::running);
 }
 

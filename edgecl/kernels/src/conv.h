@@ -34,12 +34,12 @@ struct Rows2 {  // where rows of outputs go
     const float* bias;
     int rows;
     bool accumulate;
+    bool stored;  // activations; not gradients
 };
 
 // One row of outputs of one channel: Σ of its kernels in m, whose inputs begin at x.
-template <int S>
-inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m, int o, float first, bool accumulate,
-                    float* out) {
+template <int S, class T>
+inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m, int o, float first, bool accumulate, T* out) {
     by_tiles(g.wo, [&](auto tile, int z) __attribute__((always_inline)) {
         constexpr int P = decltype(tile)::value;
         vf acc[P];
@@ -64,8 +64,12 @@ void convolve(const Source& s, int n, const Windows2& g, const Csr& m, const Row
                 for (int o = 0; o < t.rows; o++)
                     for (int y = 0; y < count; y++) {
                         const float* from = x + first(o) * plane + static_cast<long>(y) * g.sh * g.pitch;
-                        float* to = t.out + ((static_cast<long>(nb) * t.rows + o) * g.ho + b * g.band + y) * g.wo * V;
-                        one_row<decltype(stride)::value>(g, from, plane, m, o, t.bias ? t.bias[o] : 0.f, t.accumulate, to);
+                        const long to = ((static_cast<long>(nb) * t.rows + o) * g.ho + b * g.band + y) * g.wo * V;
+                        const auto put = [&](auto* out) {
+                            one_row<decltype(stride)::value>(g, from, plane, m, o, t.bias ? t.bias[o] : 0.f, t.accumulate, out + to);
+                        };
+                        if (HALVES && t.stored) put(cells(t.out));
+                        else put(t.out);
                     }
             });
         }
@@ -80,7 +84,7 @@ inline Windows2 windows(const Op& op) {
 
 inline void conv_any(const Op& op) {
     convolve(ViewSource{op.a, op.n, op.c, op.h * op.w}, op.n, windows(op), op.layer->forward,
-             Rows2{op.out, op.layer->bias, op.o, false}, [&](int o) { return first_input(op, o); });
+             Rows2{op.out, op.layer->bias, op.o, false, true}, [&](int o) { return first_input(op, o); });
 }
 
 // Of stride 1 and one group: the convolution of the gradient by the kernels turned, listed by input.
@@ -88,7 +92,7 @@ inline void conv_turned(const Op& op) {
     Windows2 g{op.kh, op.kw, 1, 1, op.kh - 1 - op.ph, op.kw - 1 - op.pw, op.ho, op.wo, op.h, op.w, op.o, 0, 0, 0, 0};
     g.cut();
     convolve(GradSource{op.g, op.n, op.o, op.ho * op.wo}, op.n, g, op.layer->backward,
-             Rows2{op.out, nullptr, op.c, op.accumulate != 0}, [](int) { return 0; });
+             Rows2{op.out, nullptr, op.c, op.accumulate != 0, false}, [](int) { return 0; });
 }
 
 // Adds what output channel o, its gradient d, sends back to the padded input dx.

@@ -55,6 +55,7 @@ struct Image1 {  // where rows of `pixels` go: at (y, x) · stride of an image w
     bool accumulate;
     float* stats;  // of bands of so many pixels; null: none
     int band;
+    bool stored;  // activations, rounded if those are halves; not gradients
 
     EDGECL_INLINE long place(const Image1& t, int p) {
         return t.stride == 1 ? p : static_cast<long>(p / t.wo) * t.stride * t.w + p % t.wo * t.stride;
@@ -85,7 +86,10 @@ template <int B, int P, class Rows> EDGECL_INLINE void put(const Image1& t, int 
         UNROLL(P, p)
             float* at = out + Image1::place(t, p0 + p) * V;
             acc[b * P + p] += bias;
-            st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+            if (HALVES && t.stored) {  // statistics are of what is read back
+                acc[b * P + p] = rounded(acc[b * P + p]);
+                st(cells(t.out) + (at - t.out), acc[b * P + p]);
+            } else st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
         END
         if (t.stats) {
             const long band = static_cast<long>(nb) * ((t.hw + t.band - 1) / t.band) + p0 / t.band;
@@ -150,13 +154,13 @@ void convolve1_by_weight(const Source& s, int n, int channels, int pixels, int w
 }
 
 inline Image1 outputs1(const Op& op) {
-    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1};
+    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1, true};
 }
 
 // Inputs are 0 where stride 2 passes them over.
 inline Image1 inputs1(const Op& op) {
     if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1};
+    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1, false};
 }
 
 inline void conv1_by_weight(const Op& op) {

@@ -36,7 +36,7 @@ struct Reduction {
     void add(int nb, int p0, int count) {
         for (int c = 0; on() && c < op.c; c++) {
             const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
-            add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
+            add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
         }
     }
 

@@ -160,12 +160,27 @@ struct Target {  // where tiles of `rows` channels go
     float* stats;
     int rows, h, w;
     bool accumulate;
+    bool stored;  // activations, rounded if those are halves; not gradients
 };
+
+// The first rows × cols of a tile as activations at `out`; acc becomes what is read back, so that statistics are of that.
+EDGECL_INLINE void store_tile(cell* out, long gap, int rows, int cols, vf* acc) {
+    UNROLL(16, i) acc[i] = rounded(acc[i]); END
+    if (rows == 4 && cols == 4) {
+        UNROLL(16, i) st(out + i / 4 * gap + i % 4 * V, acc[i]); END
+        return;
+    }
+    vf copy[16];
+    UNROLL(16, i) copy[i] = acc[i]; END
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < cols; c++) st(out + r * gap + c * V, copy[r * 4 + c]);
+}
 
 template <Geometry G>
 EDGECL_INLINE void one_tile(const float* strip, long plane, long pitch, const Csr& m, const Target& t, int o, int nb, int y, int x,
                             int bands) {
-    float* out = t.out + ((static_cast<long>(nb) * t.rows + o) * t.h * t.w + static_cast<long>(y) * t.w + x) * V;
+    const long place = ((static_cast<long>(nb) * t.rows + o) * t.h * t.w + static_cast<long>(y) * t.w + x) * V;
+    float* out = t.out + place;
     const long gap = static_cast<long>(t.w) * V;
     const int rows = t.h - y < 4 ? t.h - y : 4, cols = t.w - x < 4 ? t.w - x : 4;
     const bool filled = rows == 4 && cols == 4;
@@ -176,7 +191,7 @@ EDGECL_INLINE void one_tile(const float* strip, long plane, long pitch, const Cs
         vf first = splat(t.bias ? t.bias[o] : 0.f);
         UNROLL(16, i) acc[i] = first; END
     }
-    if (filled && o + 1 < t.rows) {  // the next channel's tile: its lines come while this one is computed
+    if (filled && o + 1 < t.rows && !(HALVES && t.stored)) {  // the next channel's tile: its lines come while this one is computed
         const float* next = out + static_cast<long>(t.h) * gap;
         UNROLL(16, i) __builtin_prefetch(next + i / 4 * gap + i % 4 * V, 1); END
     }
@@ -187,7 +202,9 @@ EDGECL_INLINE void one_tile(const float* strip, long plane, long pitch, const Cs
             kernels33<1, 6, 0, decltype(corner)::value>(strip, plane, pitch, m.col + a, m.w + 9L * a, n, acc);
         });
     else kernels33<Shape33<G>::S, Shape33<G>::rows, G == WHOLE>(strip, plane, pitch, m.col + a, m.w + 9L * a, n, acc);
-    if (filled) {
+    if (HALVES && t.stored) {
+        store_tile(cells(t.out) + place, gap, rows, cols, acc);
+    } else if (filled) {
         UNROLL(16, i) st(out + i / 4 * gap + i % 4 * V, acc[i]); END
     } else {
         vf copy[16];
@@ -238,7 +255,7 @@ void convolve33(const Source& source, int n, int channels, int ih, int iw, const
 
 inline void conv3_by_kernel(const Op& op) {
     ViewSource s{op.a, op.n, op.c, op.h * op.w};
-    Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
+    Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false, true};
     const Csr& m = op.layer->forward;
     if (op.sh == 2) convolve33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
     else if (op.h == 4 && op.w == 4) convolve33<WHOLE>(s, op.n, op.c, 4, 4, m, t);
@@ -247,7 +264,7 @@ inline void conv3_by_kernel(const Op& op) {
 
 inline void conv3_dx_by_kernel(const Op& op) {
     GradSource s{op.g, op.n, op.o, op.ho * op.wo};
-    Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
+    Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0, false};
     const Csr& m = op.layer->backward;
     if (op.sh == 2) convolve33<UP>(s, op.n, op.o, op.ho, op.wo, m, t);
     else if (op.h == 4 && op.w == 4) convolve33<WHOLE>(s, op.n, op.o, 4, 4, m, t);

@@ -89,7 +89,7 @@ template <Geometry G> void both(const Op& op) {
     using Sh = Shape33<G>;
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const GradSource ds{op.g, op.n, op.o, op.h * op.w};
-    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
+    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0, false};
     const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4, wide = both_tiles<G>(op);
     share_gradient(*op.layer, static_cast<long>(blocks_of(op.n)) * ty, both_work(op), [&](const Layer& l, long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(op.c) * Sh::rows * Sh::cols(wide) * V);

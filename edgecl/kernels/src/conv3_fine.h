@@ -127,14 +127,15 @@ template <Geometry G> List33 list33(Scratch& room, const Csr& m, int cols) {
 // One tile of row o at (y, x).
 template <Geometry G>
 EDGECL_INLINE void fine_tile(const float* strip, const List33& l, const Target& t, int o, int nb, int y, int x, int bands) {
-    float* out = t.out + ((static_cast<long>(nb) * t.rows + o) * t.h * t.w + static_cast<long>(y) * t.w + x) * V;
-    const Patch patch{out, static_cast<long>(t.w) * V, V, at_most(t.h - y, 4), at_most(t.w - x, 4)};
+    const long place = ((static_cast<long>(nb) * t.rows + o) * t.h * t.w + static_cast<long>(y) * t.w + x) * V;
+    const Patch patch{t.out + place, static_cast<long>(t.w) * V, V, at_most(t.h - y, 4), at_most(t.w - x, 4)};
     vf acc[16];
     take(patch, t.accumulate, t.bias ? t.bias[o] : 0.f, acc);
     const int a = l.m.rowptr[9L * o], n = l.m.rowptr[9L * o + 9] - a;
     if constexpr (G == WHOLE) weights33_whole(strip, l.m, o, acc);
     else weights33<Shape33<G>::S>(strip, l.down, l.places + a, l.m.w + a, n, acc);
-    give(patch, t.accumulate, acc);
+    if (HALVES && t.stored) store_tile(cells(t.out) + place, patch.down, patch.rows, patch.cols, acc);
+    else give(patch, t.accumulate, acc);
     if (t.stats)
         tile_stats(patch, acc, patch.rows * x, t.stats + ((static_cast<long>(nb) * bands + y / 4) * t.rows + o) * 2 * V);
 }
@@ -200,7 +201,7 @@ inline void fine33_up(const GradSource& source, const Op& op, const Target& t) {
 
 inline void conv3_by_weight(const Op& op) {
     const ViewSource s{op.a, op.n, op.c, op.h * op.w};
-    const Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false};
+    const Target t{op.out, op.layer->bias, op.stats, op.o, op.ho, op.wo, false, true};
     const Csr& m = op.layer->forward;
     if (op.sh == 2) fine33<HALF>(s, op.n, op.c, op.h, op.w, m, t);
     else if (op.h == 4 && op.w == 4) fine33<WHOLE>(s, op.n, op.c, 4, 4, m, t);
@@ -209,7 +210,7 @@ inline void conv3_by_weight(const Op& op) {
 
 inline void conv3_dx_by_weight(const Op& op) {
     const GradSource s{op.g, op.n, op.o, op.ho * op.wo};
-    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
+    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0, false};
     const Csr& m = op.layer->backward;
     if (op.sh == 2) fine33_up(s, op, t);
     else if (op.h == 4 && op.w == 4) fine33<WHOLE>(s, op.n, op.o, 4, 4, m, t);

@@ -134,7 +134,7 @@ template <Geometry G> void both_by_weight(const Op& op) {
     using Sh = Shape33<G>;
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     const GradSource ds{op.g, op.n, op.o, op.h * op.w};
-    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0};
+    const Target t{op.out, nullptr, nullptr, op.c, op.h, op.w, op.accumulate != 0, false};
     const int ty = (op.h + 3) / 4, tx = (op.w + 3) / 4, wide = both_tiles<G>(op), cols = Sh::cols(wide);
     const long pitch = static_cast<long>(cols) * V, plane = pitch * Sh::rows;
     const List33 back = list33<G>(scratch_places, op.layer->backward, cols);

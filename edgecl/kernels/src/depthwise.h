@@ -18,8 +18,9 @@ struct Window1 {  // an input plane as the kernel slides over it
 };
 
 // out[h × w] (+)= a kernel over a packed plane; no kernel: 0 times it.
+template <class T>
 EDGECL_INLINE void slide(const float* x, long pitch, int sh, int sw, int kh, int kw, const float* k, float first, bool add, int h,
-                         int w, float* out) {
+                         int w, T* out) {
     by_stride(sw, [&](auto stride) __attribute__((always_inline)) {
         for (int y = 0; y < h; y++, x += sh * pitch, out += static_cast<long>(w) * V)
             by_tiles(w, [&](auto tile, int z) __attribute__((always_inline)) {
@@ -48,7 +49,7 @@ inline void depthwise(const Op& op) {
         float* x = scratch_a.get(in.floats());
         for (long i = begin; i < end; i++) {
             const int nb = static_cast<int>(i / op.c), c = static_cast<int>(i % op.c);
-            float* out = op.out + i * op.ho * op.wo * V;
+            cell* out = cells(op.out) + i * op.ho * op.wo * V;
             pack_plane(s, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
             const float bias = op.layer->bias ? op.layer->bias[c] : 0.f;
             slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out);
@@ -138,7 +139,7 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
                 if (DX) b.input(c, d, op.out + at);
                 if (reduces) {
                     vf acc[2] = {};
-                    add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, hw, acc);
+                    add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, hw, acc);
                     for (int i : {0, 1}) sums[2 * (c - first) + i] += sum(keep(acc[i], lanes_of(op.n, nb)));
                 }
                 if (DW) b.weights(nb, c, d);

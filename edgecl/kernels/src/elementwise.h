@@ -61,9 +61,9 @@ template <class F> inline void each_plane(const Op& op, F&& f) {
     });
 }
 
-EDGECL_INLINE void put_one(const Op& op, float* at, vf v) { st(at, op.accumulate ? ld(at) + v : v); }
+template <class T> EDGECL_INLINE void put_one(const Op& op, T* at, vf v) { st(at, op.accumulate ? ld(at) + v : v); }
 
-EDGECL_INLINE float* plane_of(float* all, int channels, int nb, int c, int hw) {
+template <class T> EDGECL_INLINE T* plane_of(T* all, int channels, int nb, int c, int hw) {
     return all + (static_cast<long>(nb) * channels + c) * hw * V;
 }
 
@@ -71,10 +71,11 @@ inline void activate(const Op& op) {  // out = curve `flag` of a
     const int hw = op.h * op.w;
     const ViewSource a{op.a, op.n, op.c, hw};
     by_curve(op.flag, [&](auto which) {
-        each_plane(op, [&](int nb, int c, float*) {
-            float* out = plane_of(op.out, op.c, nb, c, hw);
-            a.row(out, nb, c, 0, hw, 1);
-            for (int p = 0; p < hw; p++) st(out + p * V, curve<decltype(which)::value>(ld(out + p * V)));
+        each_plane(op, [&](int nb, int c, float* room) {
+            cell* out = plane_of(cells(op.out), op.c, nb, c, hw);
+            float* x = draft(out, room);
+            a.row(x, nb, c, 0, hw, 1);
+            for (int p = 0; p < hw; p++) st(out + p * V, curve<decltype(which)::value>(ld(x + p * V)));
         });
     });
 }
@@ -96,7 +97,7 @@ inline void activate_dx(const Op& op) {  // out (+)= g · slope at a
 enum Factor : int32_t { SAME, SCALE, TO_SCALE };  // of one shape; one value a channel; the gradient of such a value
 
 // out (+)= y · b; `flag` says what b and out are.
-template <class Source> inline void multiply_by(const Op& op, const Source& y, const View& other) {
+template <class Source, class T> inline void multiply_by(const Op& op, const Source& y, const View& other, T* to) {
     const int hw = op.h * op.w, of_b = op.flag == SCALE ? 1 : hw;
     const ViewSource b{other, op.n, op.c, of_b};
     each_plane(op, [&](int nb, int c, float* x) {
@@ -106,20 +107,25 @@ template <class Source> inline void multiply_by(const Op& op, const Source& y, c
         if (op.flag == TO_SCALE) {
             vf total{};
             for (int p = 0; p < hw; p++) total += ld(x + p * V) * ld(k + p * V);
-            return put_one(op, plane_of(op.out, op.c, nb, c, 1), total);
+            return put_one(op, plane_of(to, op.c, nb, c, 1), total);
         }
-        float* out = plane_of(op.out, op.c, nb, c, hw);
+        T* out = plane_of(to, op.c, nb, c, hw);
         for (int p = 0; p < hw; p++) put_one(op, out + p * V, ld(x + p * V) * ld(k + (op.flag == SCALE ? 0 : p * V)));
     });
 }
 
-inline void multiply(const Op& op) { multiply_by(op, ViewSource{op.a, op.n, op.c, op.h * op.w}, op.b); }
-inline void multiply_dx(const Op& op) { multiply_by(op, GradSource{op.g, op.n, op.c, op.h * op.w}, op.a); }
+inline void multiply(const Op& op) { multiply_by(op, ViewSource{op.a, op.n, op.c, op.h * op.w}, op.b, cells(op.out)); }
+inline void multiply_dx(const Op& op) { multiply_by(op, GradSource{op.g, op.n, op.c, op.h * op.w}, op.a, op.out); }
 
 inline void join(const Op& op) {  // a's channels become those from `count` on of out's o
     const int hw = op.h * op.w;
     const ViewSource a{op.a, op.n, op.c, hw};
-    each_plane(op, [&](int nb, int c, float*) { a.row(plane_of(op.out, op.o, nb, op.count + c, hw), nb, c, 0, hw, 1); });
+    each_plane(op, [&](int nb, int c, float* room) {
+        cell* out = plane_of(cells(op.out), op.o, nb, op.count + c, hw);
+        float* x = draft(out, room);
+        a.row(x, nb, c, 0, hw, 1);
+        settle(x, out, hw);
+    });
 }
 
 inline void join_dx(const Op& op) {  // out (+)= the channels from `count` on of g's o
@@ -135,7 +141,10 @@ inline void join_dx(const Op& op) {  // out (+)= the channels from `count` on of
 inline void pad(const Op& op) {  // ph rows above, pw columns to the left
     const ViewSource a{op.a, op.n, op.c, op.h * op.w};
     each_plane(op, [&](int nb, int c, float*) {
-        pack_plane(a, nb, c, op.h, op.w, -op.ph, -op.pw, op.ho, op.wo, plane_of(op.out, op.c, nb, c, op.ho * op.wo));
+        cell* out = plane_of(cells(op.out), op.c, nb, c, op.ho * op.wo);
+        float* x = draft(out, scratch_a.get(HALVES ? static_cast<std::size_t>(op.ho) * op.wo * V : 0));
+        pack_plane(a, nb, c, op.h, op.w, -op.ph, -op.pw, op.ho, op.wo, x);
+        settle(x, out, op.ho * op.wo);
     });
 }
 

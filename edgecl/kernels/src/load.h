@@ -1,7 +1,7 @@
 // Reading an activation or a gradient on its way into a tile.
 #pragma once
 #include "abi.h"
-#include "simd.h"
+#include "cell.h"
 #include <limits>
 
 namespace edgecl {
@@ -18,7 +18,7 @@ struct ViewSource {
     EDGECL_INLINE vf high(const View& v) { return splat(upper(v.relu ? v.hi : 0.f)); }
 
     inline void row(float* dst, int nb, int ch, long pixel, int count, int step) const {
-        const float* x = v.x + ((static_cast<long>(nb) * c + ch) * hw + pixel) * V;
+        const cell* x = cells(v.x) + ((static_cast<long>(nb) * c + ch) * hw + pixel) * V;
         const long next = static_cast<long>(hw) * V;  // the next channel, usually read next: fetched ahead
         if (!v.scale && !v.relu) {
             for (int i = 0; i < count; i++) {
@@ -42,7 +42,8 @@ struct GradSource {
     int n, c, hw;
 
     template <bool MASK, bool NORM> inline void fill(float* dst, int nb, int ch, long at, long gap, int count) const {
-        const float *d = g.d + at, *m = MASK ? g.mask + at : nullptr, *s = NORM ? g.s + at : nullptr;
+        const float* d = g.d + at;
+        const cell *m = MASK ? cells(g.mask) + at : nullptr, *s = NORM ? cells(g.s) + at : nullptr;
         vf scale = splat(MASK && g.mscale ? g.mscale[ch] : 1.f), shift = splat(MASK && g.mscale ? g.mshift[ch] : 0.f);
         const float* k = NORM ? g.k + 4L * ch : nullptr;
         vf ka{}, kb{}, kc{}, mean{}, hi = splat(upper(g.hi));

@@ -16,8 +16,8 @@ template <class F> EDGECL_INLINE void by_fours(int n, F&& f) {
 
 EDGECL_INLINE vf all_four(const vf* a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 
-// Mean and squared deviations of every lane of a plane.
-inline void plane_stats(const float* x, int hw, float* to) {
+// Mean and squared deviations of every lane of a plane, of the values as they are stored.
+inline void plane_stats(const cell* x, int hw, float* to) {
     vf total[4] = {}, square[4] = {};
     by_fours(hw, [&](auto i, int p) __attribute__((always_inline)) { total[i] += ld(x + static_cast<long>(p) * V); });
     const vf mean = all_four(total) * (1.f / hw);
@@ -33,7 +33,7 @@ inline void plane_stats(const float* x, int hw, float* to) {
 inline void image_stats(const Op& op) {
     const int hw = op.h * op.w;
     parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
-        for (long i = begin; i < end; i++) plane_stats(op.a.x + i * hw * V, hw, op.stats + i * 2 * V);
+        for (long i = begin; i < end; i++) plane_stats(cells(op.a.x) + i * hw * V, hw, op.stats + i * 2 * V);
     });
 }
 
@@ -92,7 +92,7 @@ inline void finish_reduce(const Norm& b, int c, double t1, double t2, double tot
 
 // Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
 // norm b; dx the gradient of what is read. Where the producer of dx makes these sums, norm_reduce has nothing left to do.
-inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const float* x, int count, vf* acc) {
+inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const cell* x, int count, vf* acc) {
     const vf mean = splat(b.mean[c]), scale = splat(v.scale[c]), shift = splat(v.shift[c]);
     const vf lo = splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()), hi = splat(upper(v.relu ? v.hi : 0.f));
     vf a[4] = {acc[0]}, e[4] = {acc[1]};
@@ -113,6 +113,7 @@ inline void norm_reduce(const Op& op) {
     parallel(op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long first, long last) {
         for (int c = static_cast<int>(first); c < last; c++) {
             const bool masked = op.g.mask != nullptr;
+            const cell *mask = cells(op.g.mask), *x = cells(op.a.x);
             vf mean = splat(b.mean[c]), scale = splat(op.g.mscale ? op.g.mscale[c] : 1.f);
             vf shift = splat(op.g.mscale ? op.g.mshift[c] : 0.f), hi = splat(upper(op.g.hi));
             double t1 = 0, t2 = 0;
@@ -122,9 +123,9 @@ inline void norm_reduce(const Op& op) {
                 by_fours(hw, [&](auto i, int p) __attribute__((always_inline)) {
                     const long place = at + static_cast<long>(p) * V;
                     vf d = ld(op.g.d + place);
-                    if (masked) d = open(d, ld(op.g.mask + place) * scale + shift, hi);
+                    if (masked) d = open(d, ld(mask + place) * scale + shift, hi);
                     a[i] += d;
-                    e[i] += d * (ld(op.a.x + place) - mean);
+                    e[i] += d * (ld(x + place) - mean);
                 });
                 vi lanes = lanes_of(op.n, nb);
                 t1 += sum(keep(all_four(a), lanes));

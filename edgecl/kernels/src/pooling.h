@@ -49,7 +49,7 @@ EDGECL_INLINE vf largest(const Op& op, const float* x, const Window& a) {
 
 inline void max_pool(const Op& op) {
     planes(op, [&](const float* x, long, long out) {
-        each_window(op, [&](const Window& a) { st(op.out + out + a.o, largest(op, x, a)); });
+        each_window(op, [&](const Window& a) { st(cells(op.out) + out + a.o, largest(op, x, a)); });
     });
 }
 
@@ -80,7 +80,7 @@ inline void avg_pool(const Op& op) {
         each_mean(op, [&](float share, const Window& a) {
             vf total{};
             each_tap(op, a, [&](long i) { total += ld(x + i); });
-            st(op.out + out + a.o, total * share);
+            st(cells(op.out) + out + a.o, total * share);
         });
     });
 }

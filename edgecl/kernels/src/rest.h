@@ -8,12 +8,19 @@ namespace EDGECL_NS {
 
 constexpr int AHEAD = 24;  // kernels to fetch ahead: live ones lie scattered
 
-inline void pack(const Op& op) {  // host → out
+template <class T> void pack_into(const Op& op, T* out) {
     const long size = static_cast<long>(op.c) * op.h * op.w;
+    vf room{};
     for (long i = 0; i < blocks_of(op.n) * size * V; i++) {
         const long nb = i / (size * V), at = i / V % size, n = nb * V + i % V;
-        op.out[i] = n < op.n ? op.host[n * size + at] : 0.f;
+        room[i % V] = n < op.n ? op.host[n * size + at] : 0.f;
+        if (i % V == V - 1) st(out + i - i % V, room);
     }
+}
+
+inline void pack(const Op& op) {  // host → out
+    if (op.flag) pack_into(op, op.out);
+    else pack_into(op, cells(op.out));
 }
 
 inline void unpack(const Op& op) {  // a → host
@@ -33,13 +40,17 @@ inline void store(const Op& op) {
     const int hw = op.h * op.w;
     const ViewSource a{op.a, op.n, op.c, hw}, b{op.b, op.n, op.c, hw};
     parallel(static_cast<long>(blocks_of(op.n)) * op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long begin, long end) {
-        float* row = scratch_b.get(static_cast<std::size_t>(hw) * V);
+        float* row = scratch_b.get(static_cast<std::size_t>(2 * hw) * V);
         for (long i = begin; i < end; i++) {
-            float* out = op.out + i * hw * V;
-            a.row(out, static_cast<int>(i / op.c), static_cast<int>(i % op.c), 0, hw, 1);
-            if (!op.b.x) continue;
+            cell* out = cells(op.out) + i * hw * V;
+            float* first = draft(out, row + static_cast<long>(hw) * V);
+            a.row(first, static_cast<int>(i / op.c), static_cast<int>(i % op.c), 0, hw, 1);
+            if (!op.b.x) {
+                settle(first, out, hw);
+                continue;
+            }
             b.row(row, static_cast<int>(i / op.c), static_cast<int>(i % op.c), 0, hw, 1);
-            for (int p = 0; p < hw; p++) st(out + p * V, ld(out + p * V) + ld(row + p * V));
+            for (int p = 0; p < hw; p++) st(out + p * V, ld(first + p * V) + ld(row + p * V));
         }
     });
 }

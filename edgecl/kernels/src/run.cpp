@@ -1,4 +1,5 @@
-// One instruction set's kernels: setup.py compiles this file once for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set.
+// One instruction set's kernels: setup.py compiles this file twice for each, with EDGECL_NS, EDGECL_V and EDGECL_RUN set, the
+// second time also EDGECL_HALF, which makes stored activations half precision.
 #include "conv.h"
 #include "conv1_both.h"
 #include "conv3_dw.h"
@@ -7,14 +8,23 @@
 #include "norm.h"
 #include "pooling.h"
 #include "rest.h"
+#ifndef EDGECL_HALF
 #include "single_conv.h"
 #include "single_conv3.h"
 #include "single_rest.h"
+#endif
 
 namespace edgecl {
 namespace EDGECL_NS {
 
 using Function = void (*)(const Op&);
+
+#ifdef EDGECL_HALF
+// Predictions one by one store so little that they have floats only: the caller runs them there.
+inline void single_in(const Op&) { std::abort(); }
+constexpr auto single_copy = single_in, single_map = single_in, single_pool = single_in, single_mean = single_in;
+constexpr auto single_conv3 = single_in, single_conv = single_in;
+#endif
 
 // In the order of Kind.
 const Function FUNCTIONS[KINDS] = {

@@ -24,6 +24,7 @@ EDGECL_INLINE vf held(vf x) {
 #endif
     return x;
 }
+EDGECL_INLINE const float* floats(const View& v) { return static_cast<const float*>(v.x); }
 EDGECL_INLINE long up(long n) { return (n + V - 1) / V * V; }
 
 struct Plane {  // floats from one channel to the next, and what of them is pixels
@@ -58,7 +59,7 @@ struct Finish {
 
     explicit Finish(const Op& op)
         : bias(op.layer ? op.layer->bias : nullptr), scale(op.norm ? op.norm->scale : nullptr),
-          shift(op.norm ? op.norm->shift : nullptr), added(op.b.x), out(op.out), activation(op.flag) {
+          shift(op.norm ? op.norm->shift : nullptr), added(floats(op.b)), out(op.out), activation(op.flag) {
         const Plane p(op.ho, op.wo);
         pixels = p.pixels, gap = p.gap;
     }

@@ -13,7 +13,7 @@ inline void windows(const Op& op, float* to, long gap) {
     const int taps = op.kh * op.kw;
     parallel(1L * op.c * taps, 4.0 * op.c * taps * op.ho * op.wo, [&](long first, long last) {
         for (long row = first; row < last; row++) {
-            const float* from = op.a.x + row / taps * in.gap;
+            const float* from = floats(op.a) + row / taps * in.gap;
             const int i = static_cast<int>(row % taps) / op.kw - op.ph, j = static_cast<int>(row % taps) % op.kw - op.pw;
             float* __restrict out = to + row * gap;
             std::memset(out, 0, sizeof(float) * gap);
@@ -125,7 +125,7 @@ inline void pixel1(const Op& op, const Rows& s, const Finish& f, int o) {
 
 inline void single_conv(const Op& op) {
     const Finish f(op);
-    Rows s{op.a.x, Plane(op.h, op.w).gap, op.kh * op.kw};
+    Rows s{floats(op.a), Plane(op.h, op.w).gap, op.kh * op.kw};
     if (!one_to_one(op)) {
         s.gap = f.pixels == 1 ? 1 : up(f.pixels);
         float* rows = scratch_b.get(static_cast<std::size_t>(s.gap) * op.c * s.taps);

@@ -109,7 +109,7 @@ inline void quarter(const Op& op, const Quarters& q, float* to) {
     parallel(op.c, 1.0 * op.c * in.pixels, [&](long first, long last) {
         for (long c = first; c < last; c++)
             for (int y = 0; y < op.h; y++) {
-                const float* __restrict from = op.a.x + c * in.gap + static_cast<long>(y) * op.w;
+                const float* __restrict from = floats(op.a) + c * in.gap + static_cast<long>(y) * op.w;
                 float* __restrict even = to + q.front + (4 * c + 2 * (y & 1)) * q.gap + static_cast<long>(y / 2) * op.wo;
                 float* __restrict odd = even + q.gap;
                 for (int x = 0; x < op.w / 2; x++) even[x] = from[2 * x], odd[x] = from[2 * x + 1];
@@ -120,7 +120,7 @@ inline void quarter(const Op& op, const Quarters& q, float* to) {
 
 inline Taps3 taps3(const Op& op) {
     const long w = op.wo;
-    if (op.sh == 1) return {op.a.x, Plane(op.h, op.w).gap, {{-w, 0, w}, {}}};
+    if (op.sh == 1) return {floats(op.a), Plane(op.h, op.w).gap, {{-w, 0, w}, {}}};
     const Quarters q(op.ho, op.wo);
     float* x = scratch_b.get(q.floats(op.c));
     quarter(op, q, x);

@@ -19,7 +19,7 @@ inline void single_copy(const Op& op) {
     for (int c = 0; c < op.c; c++)
         for (int y = 0; y < op.h; y++)
             std::memcpy(op.out + c * gap + static_cast<long>(y + op.ph) * pitch + op.pw,
-                        op.a.x + c * in.gap + static_cast<long>(y) * op.w, sizeof(float) * op.w);
+                        floats(op.a) + c * in.gap + static_cast<long>(y) * op.w, sizeof(float) * op.w);
 }
 
 // activation(norm(a) + b), or (`kh`) activation(norm(a × b)); b is of the same shape, or (`sh`) one value a channel.
@@ -30,13 +30,13 @@ inline void single_map(const Op& op) {
     parallel(op.c, 2.0 * op.c * f.pixels, [&](long first, long last) {
         for (int c = static_cast<int>(first); c < last; c++) {
             if (f.pixels == 1) {
-                f.put_one(times ? op.a.x[c] * op.b.x[c] : op.a.x[c], c);
+                f.put_one(times ? floats(op.a)[c] * floats(op.b)[c] : floats(op.a)[c], c);
                 continue;
             }
             const vf a = splat(f.factor(c)), b = splat(f.offset(c));
             for (long i = 0, at = c * f.gap; i < f.pixels; i += V) {
-                vf x = ld(op.a.x + at + i);
-                if (times) x *= by_channel ? splat(op.b.x[c]) : ld(op.b.x + at + i);
+                vf x = ld(floats(op.a) + at + i);
+                if (times) x *= by_channel ? splat(floats(op.b)[c]) : ld(floats(op.b) + at + i);
                 f.put(x, c, i, a, b);
             }
         }
@@ -63,14 +63,14 @@ inline void single_pool(const Op& op) {
         for (long c = first; c < last; c++)
             for (int y = 0; y < op.ho; y++)
                 for (int z = 0; z < op.wo; z++)
-                    op.out[c * out.gap + static_cast<long>(y) * op.wo + z] = pooled(op, op.a.x + c * in.gap, y, z);
+                    op.out[c * out.gap + static_cast<long>(y) * op.wo + z] = pooled(op, floats(op.a) + c * in.gap, y, z);
     });
 }
 
 inline void single_mean(const Op& op) {
     const Plane in(op.h, op.w);
     for (int c = 0; c < op.c; c++) {
-        const float* x = op.a.x + c * in.gap;
+        const float* x = floats(op.a) + c * in.gap;
         vf total{};
         if (in.pixels > 1)
             for (long i = 0; i < in.pixels; i += V) total += ld(x + i);
