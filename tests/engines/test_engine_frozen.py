@@ -266,7 +266,7 @@ def test_the_native_engine_takes_what_was_told() -> None:
         made.set_frozen(frozen)
         run(made, x, SEPARATE[:1])
         (plan,) = made._plans.values()
-        host = sum(a.nbytes for a in (plan.x, plan.d, plan.logits, plan.features))
+        host = sum(a.nbytes for a in (plan.d, plan.logits, plan.features))
         taken.append(plan.kept[0].bytes + plan.bytes + host)
         assert taken[-1] == pass_bytes(net, 16, made._kernels.lanes, train=True, frozen=frozen)
     assert taken[1] < taken[0]
