@@ -42,7 +42,8 @@ def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
         "replay memory": replay,
         "a step's samples": _STEP * sum(map(sum, _passes(config))) * prod(net.input),
     }
-    return {**held, "passing copies": _passing(net, layers, state + replay, weights, dead=dead)}
+    later = sum(held.values()) - state  # is not there yet while initial weights are
+    return {**held, "passing copies": _passing(net, layers, weights, later, dead=dead)}
 
 
 _STEP = 20  # bytes a pixel while samples are cropped and normalised: places, pixels, floats and their products
@@ -90,12 +91,13 @@ def _lists(net: Net, masked: Mapping[str, MaskedLayer], *, dead: bool) -> dict[s
     return found
 
 
-def _passing(net: Net, masked: Mapping[str, MaskedLayer], saved: int, weights: int, *, dead: bool) -> int:
-    """The largest of what is there for a moment: a snapshot's copies, copies of gradients while masks change, test samples."""
+def _passing(net: Net, masked: Mapping[str, MaskedLayer], weights: int, later: int, *, dead: bool) -> int:
+    """The largest of what is there for a moment: copies of gradients while masks change, test samples, or initial weights, at
+    whose time `later` bytes of the rest are not taken yet."""
     sizes = [prod(v.weight_shape) for v in masked.values()]
     largest = max((prod(s) for s in net.weights().values()), default=0)
     change = dead * 12 * sum(sizes) + 40 * max(sizes, default=0)
-    return max(saved, change, 2 * weights + 12 * largest, _STEP * TESTED * prod(net.input))
+    return max(change, 2 * weights + 12 * largest - later, _STEP * TESTED * prod(net.input))
 
 
 def peak(parts: Mapping[str, int], resident: int, before: int) -> int:

@@ -180,7 +180,7 @@ def save(setup: Setup, state: State) -> Path:
         "metrics_offset": state.metrics.offset,
         "config": setup.config.to_dict(),
     }
-    snapshot = store.Snapshot(state.engine.arrays(), {**live, **chosen}, arrays, plain)
+    snapshot = store.Snapshot(dict(state.engine.held()), {**live, **chosen}, arrays, plain)
     path = store.save(setup.run, state.snapshots + 1, snapshot)
     state.snapshots += 1
     return path

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgecl import plan
 from edgecl.config import Config, get, resolve
 from edgecl.forecast import Workload, simulate
-from edgecl.plan import OPEN, WIDTHS, Plan, make_plan
+from edgecl.plan import OPEN, WIDTHS, Device, Plan, make_plan
 from edgecl.types import BudgetError
 
 CIFAR = Workload((3, 32, 32), 10, (10_000,) * 5)
@@ -221,3 +221,31 @@ def nearest_is_tight(config: Config, work: Workload, pinned: dict[str, Any], sai
     beyond = Fraction(nearest) + Fraction(1, 10)
     with pytest.raises(BudgetError, match=f"the nearest possible is {re.escape(nearest)}x"):
         make_plan(config.set("budget", f"{float(beyond):.1f}x"), work, pinned.keys())
+
+
+# ---- how activations are stored ----
+
+
+def planned_in(megabytes: int, pinned: tuple[str, ...] = ("net.width",), **values: Any) -> Plan:
+    """ResNet-18 of width 20 on CIFAR-10, in a process of 40 MB."""
+    config = configured(f"{megabytes}MB", "cifar10", net__width=20, engine__name="native", **values)
+    work = Workload((3, 32, 32), 10, (500,) * 5)
+    return make_plan(config, work, pinned, Device(lanes=16, resident=40_000_000, before=40_000_000))
+
+
+def test_half_precision_is_stored_only_where_full_does_not_fit() -> None:
+    full, half = planned_in(400), planned_in(400, engine__storage="fp16")
+    assert (full.config.engine.storage, half.config.engine.storage) == ("fp32", "fp16")
+    assert full.parts is not None
+    assert half.parts is not None
+    assert 0.5 < half.parts["activations"] / full.parts["activations"] < 0.56  # gradients of it stay floats
+    assert full.bytes is not None
+    assert half.bytes is not None
+    between = (full.bytes + half.bytes) // 2_000_000
+    assert planned_in(between).config.engine.storage == "fp16"
+    assert planned_in(-(-full.bytes // 1_000_000)).config.engine.storage == "fp32"
+
+
+def test_pinned_storage_stays() -> None:
+    with pytest.raises(BudgetError, match=r"nearest possible is \d+(\.\d+)?MB with engine\.storage, net\.width pinned"):
+        planned_in(70, ("net.width", "engine.storage"))

@@ -50,6 +50,9 @@ class Engine(Protocol):
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copies of all that `load` takes."""
 
+    def held(self) -> Named:
+        """The same to read at once: where the engine computes in numpy its own arrays, which take no more memory."""
+
     def set_masks(self, live: Mapping[str, Bools], units: Mapping[str, str]) -> None:
         """Weight masks by layer, in unit shape: dead weights and their momentum become zero. Gradient masks follow them."""
 

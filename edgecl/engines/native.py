@@ -99,6 +99,9 @@ class NativeEngine:
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         return {k: v.copy() for k, v in self._state().items()}
 
+    def held(self) -> Named:
+        return self._state()
+
     def _state(self) -> dict[str, Floats]:
         order = [*self.net.weights(), *self.net.buffers()]
         return {k: self.p[k] for k in order} | {f"momentum.{k}": self.velocity[k] for k in order if k in self.velocity}

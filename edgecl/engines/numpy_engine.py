@@ -86,6 +86,9 @@ class NumpyEngine:
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         return {k: v.copy() for k, v in self._state().items()}
 
+    def held(self) -> Named:
+        return self._state()
+
     def _state(self) -> Arrays:
         return self.p | {f"momentum.{k}": v for k, v in self.velocity.items()}
 

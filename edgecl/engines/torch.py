@@ -90,6 +90,9 @@ class TorchEngine:
         state = {**self.p, **{f"momentum.{k}": v for k, v in self.velocity.items()}}
         return {k: np.ascontiguousarray(self.numpy(v)).copy() for k, v in state.items()}
 
+    def held(self) -> Named:
+        return self.arrays()
+
     @torch.no_grad()
     def set_masks(self, live: Mapping[str, Bools], units: Mapping[str, str]) -> None:
         self._units = dict(units)
