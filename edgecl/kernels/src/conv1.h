@@ -2,24 +2,70 @@
 #pragma once
 #include "load.h"
 #include "pool.h"
+#include <vector>
 
 namespace edgecl {
 namespace EDGECL_NS {
 
-// `count` output pixels from p0 on → dst [channels][count][V]; inputs are `stride` apart.
+using Channels = std::vector<int32_t>;  // those that some live weight reads, in order
+
+// `count` output pixels from p0 on → dst [.][count][V], of the listed channels only; inputs are `stride` apart.
 template <class Source>
-inline void pack_pixels(const Source& s, int nb, int channels, int p0, int count, int wo, int w, int stride, float* dst) {
-    for (int ch = 0; ch < channels; ch++, dst += static_cast<long>(count) * V) {
+inline void pack_pixels(const Source& s, int nb, const Channels& list, int p0, int count, int wo, int w, int stride, float* dst) {
+    for (std::size_t i = 0; i < list.size(); i++) {
+        const int ch = list[i], ahead = i + 1 < list.size() ? list[i + 1] - ch : 0;
+        float* to = dst + static_cast<long>(ch) * count * V;
         if (stride == 1) {
-            s.row(dst, nb, ch, p0, count, 1);
+            s.row(to, nb, ch, p0, count, 1, ahead);
             continue;
         }
         for (int p = p0; p < p0 + count;) {
             const int y = p / wo, x = p % wo, run = wo - x < p0 + count - p ? wo - x : p0 + count - p;
-            s.row(dst + static_cast<long>(p - p0) * V, nb, ch, static_cast<long>(y) * stride * w + x * stride, run, stride);
+            s.row(to + static_cast<long>(p - p0) * V, nb, ch, static_cast<long>(y) * stride * w + x * stride, run, stride, ahead);
             p += run;
         }
     }
+}
+
+struct Group {           // rows that have the same live columns: an entry of `rowptr` in lists by block (conv1_block.h)
+    int32_t begin, end;  // of its columns in `col`
+    int32_t first;       // weight in `w`
+    int32_t size;        // rows
+    int32_t row[4];
+};
+
+inline const Group* groups_of(const Csr& m) { return reinterpret_cast<const Group*>(m.rowptr); }
+
+struct Used {  // flags of a list's columns or rows that have a live weight
+    std::vector<uint8_t> flags;
+    explicit Used(int n) : flags(static_cast<std::size_t>(n)) {}
+
+    void all() { std::memset(flags.data(), 1, flags.size()); }
+
+    void columns(const Csr& m, int unit) {
+        const int n = unit != BY_BLOCK ? m.n : m.rows ? groups_of(m)[m.rows - 1].end : 0;
+        for (int k = 0; k < n; k++) flags[m.col[k]] = 1;
+    }
+
+    void rows(const Csr& m, int unit) {
+        for (int i = 0; i < m.rows; i++) {
+            if (unit != BY_BLOCK) flags[i] |= m.rowptr[i] < m.rowptr[i + 1];
+            else if (const Group& g = groups_of(m)[i]; g.begin < g.end) for (int r = 0; r < g.size; r++) flags[g.row[r]] = 1;
+        }
+    }
+
+    Channels list() const {
+        Channels found;
+        found.reserve(flags.size());
+        for (std::size_t i = 0; i < flags.size(); i++) if (flags[i]) found.push_back(static_cast<int32_t>(i));
+        return found;
+    }
+};
+
+inline Channels columns_of(const Csr& m, int unit, int channels, bool full) {
+    Used used(channels);
+    full ? used.all() : used.columns(m, unit);
+    return used.list();
 }
 
 struct Dense1 {  // weight of (row, channel) at w[row * by_row + channel * by_channel]
@@ -55,6 +101,7 @@ struct Image1 {  // where rows of `pixels` go: at (y, x) · stride of an image w
     bool accumulate;
     float* stats;  // of bands of so many pixels; null: none
     int band;
+    bool partly;  // rows without a live weight need not be written
 
     EDGECL_INLINE long place(const Image1& t, int p) {
         return t.stride == 1 ? p : static_cast<long>(p / t.wo) * t.stride * t.w + p % t.wo * t.stride;
@@ -123,8 +170,10 @@ inline void pixels1(const float* x, int channels, int count, const Dense1* dense
 
 // f(x [channels][count][V], count, nb, p0) for all pixels, a part at a time; a band's pixels one after the other.
 template <class Source, class F>
-void convolve1(const Source& s, int n, int channels, int pixels, int w, int stride, double work, const Image1& t, F&& f) {
-    int group = static_cast<int>(96 * 1024 / (4L * V * channels)) / 12 * 12;  // whole tiles of 3, of 4 and of 6
+void convolve1(const Source& s, int n, int channels, const Channels& list, int pixels, int w, int stride, double work,
+               const Image1& t, F&& f) {
+    const long wide = 4L * V * (list.empty() ? 1 : list.size());
+    int group = static_cast<int>(96 * 1024 / wide) / 12 * 12;  // whole tiles of 3, of 4 and of 6
     group = group < 12 ? 12 : group > 60 ? 60 : group;
     const int band = t.stats ? t.band : group, bands = (pixels + band - 1) / band;
     parallel(static_cast<long>(blocks_of(n)) * bands, work * pixels * blocks_of(n), [&](long begin, long end) {
@@ -134,7 +183,7 @@ void convolve1(const Source& s, int n, int channels, int pixels, int w, int stri
             const int last = pixels - first < band ? pixels : first + band;
             for (int p0 = first; p0 < last; p0 += group) {
                 const int count = last - p0 < group ? last - p0 : group;
-                pack_pixels(s, nb, channels, p0, count, t.wo, w, stride, x);
+                pack_pixels(s, nb, list, p0, count, t.wo, w, stride, x);
                 f(x, count, nb, p0);
             }
         }
@@ -145,18 +194,20 @@ template <class Source>
 void convolve1_by_weight(const Source& s, int n, int channels, int pixels, int w, int stride, const Dense1* dense, const Csr* m,
                          const Image1& t) {
     const double work = dense ? static_cast<double>(channels) * t.rows : m->n;
-    convolve1(s, n, channels, pixels, w, stride, work, t,
+    const Channels list = columns_of(*m, BY_KERNEL, channels, dense != nullptr);
+    convolve1(s, n, channels, list, pixels, w, stride, work, t,
               [&](const float* x, int count, int nb, int p0) { pixels1(x, channels, count, dense, m, t, nb, p0); });
 }
 
 inline Image1 outputs1(const Op& op) {
-    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1};
+    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1, false};
 }
 
 // Inputs are 0 where stride 2 passes them over.
 inline Image1 inputs1(const Op& op) {
     if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1};
+    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1,
+            op.accumulate || op.sh > 1};
 }
 
 inline void conv1_by_weight(const Op& op) {
@@ -235,14 +286,16 @@ inline void weights1(const float* d, const float* x, int count, const Csr& m, bo
     }
 }
 
-inline int part1(const Op& op) {  // pixels of all inputs and outputs that the L2 cache holds: whole tiles of 3, of 4 and of 6
-    const int part = static_cast<int>(384 * 1024 / (4L * V * (op.c + op.o))) / 12 * 12;
+// Pixels of so many channels that the L2 cache holds: whole tiles of 3, of 4 and of 6.
+inline int part1(std::size_t channels) {
+    const int part = static_cast<int>(384 * 1024 / (4L * V * (channels + 1))) / 12 * 12;
     return part < 12 ? 12 : part > 60 ? 60 : part;
 }
 
 inline void conv1_dw_by_weight(const Op& op) {
     const Layer& l = *op.layer;
-    const int pixels = op.ho * op.wo, group = part1(op);
+    const Channels list = columns_of(l.updated, BY_KERNEL, op.c, l.updated.n == op.o * l.inputs);
+    const int pixels = op.ho * op.wo, group = part1(list.size() + op.o);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel((op.o + 3) / 4, static_cast<double>(l.updated.n) * pixels * blocks_of(op.n), [&](long begin, long end) {
@@ -252,7 +305,7 @@ inline void conv1_dw_by_weight(const Op& op) {
         for (int nb = 0; nb < blocks_of(op.n); nb++)
             for (int p0 = 0; p0 < pixels; p0 += group) {
                 const int count = pixels - p0 < group ? pixels - p0 : group;
-                pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
+                pack_pixels(xs, nb, list, p0, count, op.wo, op.w, op.sh, x);
                 for (int o = o0; o < o1; o++) ds.row(d + static_cast<long>(o) * count * V, nb, o, p0, count, 1);
                 weights1(d, x, count, l.updated, l.dense_grad != 0, l.inputs, o0, o1);
             }

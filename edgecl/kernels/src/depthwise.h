@@ -124,6 +124,14 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
     }
 };
 
+// Whether no gradient reaches the channel. Its own is then 0, which nobody reads where a batch norm before it is blocked too.
+template <bool DX> bool passes_over(const Op& op, int nb, int c) {
+    if (!op.g.s || !blocked(op.g.k, c)) return false;
+    const long hw = static_cast<long>(op.h) * op.w;
+    if (DX && !op.norm && !op.accumulate) std::memset(op.out + (nb * static_cast<long>(op.c) + c) * hw * V, 0, sizeof(float) * hw * V);
+    return true;
+}
+
 // The gradients that are asked for: of the input, of the weights; with `norm` also that of the batch norm before it.
 template <bool DX, bool DW> void depthwise_back(const Op& op) {
     const int hw = op.h * op.w;
@@ -133,6 +141,7 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
         std::vector<double> sums(static_cast<std::size_t>(2 * (last - first)));
         for (int nb = 0; nb < blocks_of(op.n); nb++)
             for (int c = static_cast<int>(first); c < last; c++) {
+                if (passes_over<DX>(op, nb, c)) continue;
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
                 const PackedGrad d = pack_grad(op, nb, c, b.g, b.wide);
                 if (DX) b.input(c, d, op.out + at);
@@ -143,8 +152,10 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
                 }
                 if (DW) b.weights(nb, c, d);
             }
-        for (int c = static_cast<int>(first); reduces && c < last; c++)
-            finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);
+        for (int c = static_cast<int>(first); reduces && c < last; c++) {
+            if (op.g.s && blocked(op.g.k, c)) block(*op.norm, c);
+            else finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);
+        }
     });
 }
 

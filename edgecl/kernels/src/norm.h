@@ -41,8 +41,8 @@ inline void set_scale(const Norm& b, int c, double mean, double var, float eps) 
     const double r = 1 / std::sqrt(var + eps);
     b.mean[c] = static_cast<float>(mean);
     b.rstd[c] = static_cast<float>(r);
-    b.scale[c] = static_cast<float>(b.gamma[c] * r);
-    b.shift[c] = static_cast<float>(b.beta[c] - mean * b.gamma[c] * r);
+    b.scale[c] = var == 0 ? 0.f : static_cast<float>(b.gamma[c] * r);  // of a constant: β, and nothing to read
+    b.shift[c] = static_cast<float>(b.beta[c] - (var == 0 ? 0 : mean * b.gamma[c] * r));
 }
 
 inline void norm(const Op& op) {
@@ -90,6 +90,12 @@ inline void finish_reduce(const Norm& b, int c, double t1, double t2, double tot
     b.k[4L * c + 3] = b.mean[c];
 }
 
+// Nothing flows back through channel c: no live weight reads it. Readers then pass over its gradient.
+inline void block(const Norm& b, int c) {
+    for (int i : {0, 1, 2}) b.k[4L * c + i] = 0;
+    b.k[4L * c + 3] = b.mean[c];
+}
+
 // Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
 // norm b; dx the gradient of what is read. Where the producer of dx makes these sums, norm_reduce has nothing left to do.
 inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const float* x, int count, vf* acc) {
@@ -106,12 +112,17 @@ inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, con
     acc[1] = all_four(e);
 }
 
-inline void norm_reduce(const Op& op) {
+// Channels that are not `live` have no gradient; null: all are.
+inline void reduce_live(const Op& op, const uint8_t* live) {
     const Norm& b = *op.norm;
     const int hw = op.h * op.w;
     const double total = static_cast<double>(op.n) * hw;
     parallel(op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long first, long last) {
         for (int c = static_cast<int>(first); c < last; c++) {
+            if (live && !live[c]) {
+                block(b, c);
+                continue;
+            }
             const bool masked = op.g.mask != nullptr;
             vf mean = splat(b.mean[c]), scale = splat(op.g.mscale ? op.g.mscale[c] : 1.f);
             vf shift = splat(op.g.mscale ? op.g.mshift[c] : 0.f), hi = splat(upper(op.g.hi));
@@ -135,11 +146,13 @@ inline void norm_reduce(const Op& op) {
     });
 }
 
+inline void norm_reduce(const Op& op) { reduce_live(op, nullptr); }
+
 // The same for a whole gradient `out` of what is read through op.a.
-inline void norm_reduce_of(const Op& op) {
+inline void norm_reduce_of(const Op& op, const uint8_t* live) {
     Op r = op;
     r.g = Grad{op.out, op.a.relu ? op.a.x : nullptr, op.a.scale, op.a.shift, nullptr, nullptr, op.a.hi, 0};
-    norm_reduce(r);
+    reduce_live(r, live);
 }
 
 }
