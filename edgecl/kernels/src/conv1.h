@@ -1,13 +1,11 @@
 // 1×1 convolutions and linear layers (an image of one pixel): dense by 4×4 tiles, or by lists of live weights.
 #pragma once
+#include "channels.h"
 #include "load.h"
 #include "pool.h"
-#include <vector>
 
 namespace edgecl {
 namespace EDGECL_NS {
-
-using Channels = std::vector<int32_t>;  // those that some live weight reads, in order
 
 // `count` output pixels from p0 on → dst [.][count][V], of the listed channels only; inputs are `stride` apart.
 template <class Source>
@@ -25,47 +23,6 @@ inline void pack_pixels(const Source& s, int nb, const Channels& list, int p0, i
             p += run;
         }
     }
-}
-
-struct Group {           // rows that have the same live columns: an entry of `rowptr` in lists by block (conv1_block.h)
-    int32_t begin, end;  // of its columns in `col`
-    int32_t first;       // weight in `w`
-    int32_t size;        // rows
-    int32_t row[4];
-};
-
-inline const Group* groups_of(const Csr& m) { return reinterpret_cast<const Group*>(m.rowptr); }
-
-struct Used {  // flags of a list's columns or rows that have a live weight
-    std::vector<uint8_t> flags;
-    explicit Used(int n) : flags(static_cast<std::size_t>(n)) {}
-
-    void all() { std::memset(flags.data(), 1, flags.size()); }
-
-    void columns(const Csr& m, int unit) {
-        const int n = unit != BY_BLOCK ? m.n : m.rows ? groups_of(m)[m.rows - 1].end : 0;
-        for (int k = 0; k < n; k++) flags[m.col[k]] = 1;
-    }
-
-    void rows(const Csr& m, int unit) {
-        for (int i = 0; i < m.rows; i++) {
-            if (unit != BY_BLOCK) flags[i] |= m.rowptr[i] < m.rowptr[i + 1];
-            else if (const Group& g = groups_of(m)[i]; g.begin < g.end) for (int r = 0; r < g.size; r++) flags[g.row[r]] = 1;
-        }
-    }
-
-    Channels list() const {
-        Channels found;
-        found.reserve(flags.size());
-        for (std::size_t i = 0; i < flags.size(); i++) if (flags[i]) found.push_back(static_cast<int32_t>(i));
-        return found;
-    }
-};
-
-inline Channels columns_of(const Csr& m, int unit, int channels, bool full) {
-    Used used(channels);
-    full ? used.all() : used.columns(m, unit);
-    return used.list();
 }
 
 struct Dense1 {  // weight of (row, channel) at w[row * by_row + channel * by_channel]
@@ -101,6 +58,7 @@ struct Image1 {  // where rows of `pixels` go: at (y, x) · stride of an image w
     bool accumulate;
     float* stats;  // of bands of so many pixels; null: none
     int band;
+    bool far;  // outputs are more than a cache holds until they are read
     bool partly;  // rows without a live weight need not be written
 
     EDGECL_INLINE long place(const Image1& t, int p) {
@@ -132,7 +90,12 @@ template <int B, int P, class Rows> EDGECL_INLINE void put(const Image1& t, int 
         UNROLL(P, p)
             float* at = out + Image1::place(t, p0 + p) * V;
             acc[b * P + p] += bias;
-            st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+            if (t.far) {
+                stream(at, acc[b * P + p]);
+            } else {
+                __builtin_prefetch(at + static_cast<long>(B) * t.hw * V, 1);  // the next rows'
+                st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+            }
         END
         if (t.stats) {
             const long band = static_cast<long>(nb) * ((t.hw + t.band - 1) / t.band) + p0 / t.band;
@@ -168,13 +131,19 @@ inline void pixels1(const float* x, int channels, int count, const Dense1* dense
     for (; p < count; p++) rows1<8, 1>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
 }
 
+// `pixels` in parts of about `wanted`, as even as whole tiles allow: of 3, 4 and 6, and at least 16 pixels.
+inline int even_part(long wanted, int pixels) {
+    const int most = wanted < 16 ? 16 : wanted > 60 ? 60 : static_cast<int>(wanted), parts = (pixels + most - 1) / most;
+    const int part = (pixels + parts - 1) / parts, tile = part > 24 ? 12 : 4;
+    return (part + tile - 1) / tile * tile;
+}
+
 // f(x [channels][count][V], count, nb, p0) for all pixels, a part at a time; a band's pixels one after the other.
 template <class Source, class F>
 void convolve1(const Source& s, int n, int channels, const Channels& list, int pixels, int w, int stride, double work,
                const Image1& t, F&& f) {
     const long wide = 4L * V * (list.empty() ? 1 : list.size());
-    int group = static_cast<int>(96 * 1024 / wide) / 12 * 12;  // whole tiles of 3, of 4 and of 6
-    group = group < 12 ? 12 : group > 60 ? 60 : group;
+    const int group = even_part(256 * 1024 / wide, t.stats ? t.band : pixels);
     const int band = t.stats ? t.band : group, bands = (pixels + band - 1) / band;
     parallel(static_cast<long>(blocks_of(n)) * bands, work * pixels * blocks_of(n), [&](long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(channels) * group * V);
@@ -187,6 +156,7 @@ void convolve1(const Source& s, int n, int channels, const Channels& list, int p
                 f(x, count, nb, p0);
             }
         }
+        if (t.far) streamed();
     });
 }
 
@@ -200,13 +170,15 @@ void convolve1_by_weight(const Source& s, int n, int channels, int pixels, int w
 }
 
 inline Image1 outputs1(const Op& op) {
-    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1, false};
+    const int hw = op.ho * op.wo;
+    return {op.out, op.layer->bias, op.o, hw, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1,
+            is_far(static_cast<long>(blocks_of(op.n)) * op.o * hw), false};
 }
 
 // Inputs are 0 where stride 2 passes them over.
 inline Image1 inputs1(const Op& op) {
     if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1,
+    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1, false,
             op.accumulate || op.sh > 1};
 }
 
@@ -286,16 +258,13 @@ inline void weights1(const float* d, const float* x, int count, const Csr& m, bo
     }
 }
 
-// Pixels of so many channels that the L2 cache holds: whole tiles of 3, of 4 and of 6.
-inline int part1(std::size_t channels) {
-    const int part = static_cast<int>(384 * 1024 / (4L * V * (channels + 1))) / 12 * 12;
-    return part < 12 ? 12 : part > 60 ? 60 : part;
-}
+// Pixels of so many channels, of an image or as many of its pixels, that the L2 cache holds.
+inline int part1(std::size_t channels, int pixels) { return even_part(512 * 1024 / (4L * V * (channels + 1)), pixels); }
 
 inline void conv1_dw_by_weight(const Op& op) {
     const Layer& l = *op.layer;
     const Channels list = columns_of(l.updated, BY_KERNEL, op.c, l.updated.n == op.o * l.inputs);
-    const int pixels = op.ho * op.wo, group = part1(list.size() + op.o);
+    const int pixels = op.ho * op.wo, group = part1(list.size() + op.o, pixels);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel((op.o + 3) / 4, static_cast<double>(l.updated.n) * pixels * blocks_of(op.n), [&](long begin, long end) {

@@ -95,7 +95,7 @@ inline void conv1_dw_by_block(const Op& op) {
     const Csr& m = op.layer->updated;
     const Group* groups = groups_of(m);
     const Channels list = columns_of(m, BY_BLOCK, op.c, false);
-    const int pixels = op.ho * op.wo, part = part1(list.size() + op.o);
+    const int pixels = op.ho * op.wo, part = part1(list.size() + op.o, pixels);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel(m.rows, static_cast<double>(m.n) * pixels * blocks_of(op.n), [&](long begin, long end) {

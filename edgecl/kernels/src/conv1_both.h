@@ -38,7 +38,8 @@ struct Reduction {
         for (int c = 0; on() && c < op.c; c++) {
             if (!live[c]) continue;
             const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
-            add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
+            add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, count, static_cast<long>(op.h) * op.w * V,
+                       reinterpret_cast<vf*>(acc + c * 2 * V));
         }
     }
 
@@ -77,7 +78,7 @@ struct Reach {
 inline void conv1_both(const Op& op) {
     const Reach reach(op);
     const uint8_t* fed = reach.fed.flags.data();
-    const int pixels = op.ho * op.wo, part = part1(reach.inputs.size() + reach.outputs.size());
+    const int pixels = op.ho * op.wo, part = part1(reach.inputs.size() + reach.outputs.size(), pixels);
     const int parts = (pixels + part - 1) / part;
     const long items = static_cast<long>(blocks_of(op.n)) * parts;
     if (op.sh > 1 || !shares_gradient(*op.layer, items)) {

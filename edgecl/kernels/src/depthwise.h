@@ -19,13 +19,13 @@ struct Window1 {  // an input plane as the kernel slides over it
 
 // out[h × w] (+)= a kernel over a packed plane; no kernel: 0 times it.
 EDGECL_INLINE void slide(const float* x, long pitch, int sh, int sw, int kh, int kw, const float* k, float first, bool add, int h,
-                         int w, float* out) {
+                         int w, float* out, long ahead) {
     by_stride(sw, [&](auto stride) __attribute__((always_inline)) {
         for (int y = 0; y < h; y++, x += sh * pitch, out += static_cast<long>(w) * V)
             by_tiles(w, [&](auto tile, int z) __attribute__((always_inline)) {
                 constexpr int P = decltype(tile)::value;
                 vf acc[P];
-                UNROLL(P, p) __builtin_prefetch(out + (static_cast<long>(h) * w + z + p) * V, 1); END  // the next plane's
+                UNROLL(P, p) __builtin_prefetch(out + (ahead + z + p) * V, 1); END  // the next plane's
                 UNROLL(P, p) acc[p] = add ? ld(out + (z + p) * V) : splat(first); END
                 if (k) add_kernel<decltype(stride)::value, P>(x + static_cast<long>(z) * sw * V, pitch, sw, kh, kw, k, acc);
                 UNROLL(P, p) st(out + (z + p) * V, acc[p]); END
@@ -44,16 +44,21 @@ inline double depthwise_work(const Op& op) { return 1.0 * op.kh * op.kw * op.c *
 inline void depthwise(const Op& op) {
     const Window1 in(op);
     const ViewSource s{op.a, op.n, op.c, op.h * op.w};
+    const int pixels = op.ho * op.wo;
+    const bool far = is_far(static_cast<long>(blocks_of(op.n)) * op.c * pixels);
     parallel(static_cast<long>(blocks_of(op.n)) * op.c, depthwise_work(op), [&](long begin, long end) {
         float* x = scratch_a.get(in.floats());
+        float* plane = scratch_b.get(static_cast<std::size_t>(pixels) * V);
         for (long i = begin; i < end; i++) {
             const int nb = static_cast<int>(i / op.c), c = static_cast<int>(i % op.c);
-            float* out = op.out + i * op.ho * op.wo * V;
+            float* out = far ? plane : op.out + i * pixels * V;
             pack_plane(s, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
             const float bias = op.layer->bias ? op.layer->bias[c] : 0.f;
-            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out);
-            if (op.stats) plane_stats(out, op.ho * op.wo, op.stats + i * 2 * V);
+            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out, far ? 0 : pixels);
+            if (op.stats) plane_stats(out, pixels, op.stats + i * 2 * V);
+            if (far) stream_out(plane, pixels, op.out + i * pixels * V);
         }
+        if (far) streamed();
     });
 }
 
@@ -111,7 +116,8 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
         const float* k = kernel_of(op, c);
         float* turned = x + in.floats();
         if (k) turn(k, op.kh * op.kw, turned);
-        slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out);
+        slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out,
+              static_cast<long>(op.h) * op.w);
     }
 
     void weights(int nb, int c, const PackedGrad& d) {
@@ -128,7 +134,8 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
 template <bool DX> bool passes_over(const Op& op, int nb, int c) {
     if (!op.g.s || !blocked(op.g.k, c)) return false;
     const long hw = static_cast<long>(op.h) * op.w;
-    if (DX && !op.norm && !op.accumulate) std::memset(op.out + (nb * static_cast<long>(op.c) + c) * hw * V, 0, sizeof(float) * hw * V);
+    float* out = op.out + (static_cast<long>(nb) * op.c + c) * hw * V;
+    if (DX && !op.norm && !op.accumulate) std::memset(out, 0, sizeof(float) * hw * V);
     return true;
 }
 
@@ -147,7 +154,7 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
                 if (DX) b.input(c, d, op.out + at);
                 if (reduces) {
                     vf acc[2] = {};
-                    add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, hw, acc);
+                    add_reduce(op.a, *op.norm, c, op.out + at, op.a.x + at, hw, 0, acc);
                     for (int i : {0, 1}) sums[2 * (c - first) + i] += sum(keep(acc[i], lanes_of(op.n, nb)));
                 }
                 if (DW) b.weights(nb, c, d);

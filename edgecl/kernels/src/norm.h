@@ -97,12 +97,14 @@ inline void block(const Norm& b, int c) {
 }
 
 // Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
-// norm b; dx the gradient of what is read. Where the producer of dx makes these sums, norm_reduce has nothing left to do.
-inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const float* x, int count, vf* acc) {
+// norm b, what is read next being `next` floats on; dx the gradient of what is read. Where the producer of dx makes these sums,
+// norm_reduce has nothing left to do.
+inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const float* x, int count, long next, vf* acc) {
     const vf mean = splat(b.mean[c]), scale = splat(v.scale[c]), shift = splat(v.shift[c]);
     const vf lo = splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()), hi = splat(upper(v.relu ? v.hi : 0.f));
     vf a[4] = {acc[0]}, e[4] = {acc[1]};
     by_fours(count, [&](auto i, int p) __attribute__((always_inline)) {
+        __builtin_prefetch(x + next + static_cast<long>(p) * V);
         const vf z = ld(x + static_cast<long>(p) * V), y = z * scale + shift;
         const vf d = (y <= lo) | (y >= hi) ? vf{} : ld(dx + static_cast<long>(p) * V);
         a[i] += d;
