@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import random_masks
+from engine import Row, random_masks
 
 from edgecl.engines import make_engine
 from edgecl.nets import Net, build_net
@@ -52,7 +52,7 @@ def native(width: int, sparsity: float, x: np.ndarray[Any, Any]) -> tuple[Any, C
     engine = make_engine("native", net, threads=1)
     engine.load({**engine.arrays(), **weights(net)})
     if sparsity:
-        engine.set_masks(*random_masks(net, sparsity, "kernel", np.random.default_rng(1)))
+        engine.set_masks(*random_masks(net, Row("resnet18", sparsity, unit="kernel"), np.random.default_rng(1)))
     return engine, lambda: engine.predict(x)
 
 

@@ -18,7 +18,7 @@ from edgecl.engines import Engine
 from edgecl.engines.numpy_engine import NumpyEngine
 from edgecl.engines.numpy_ops import OPS
 from edgecl.nets import Net, build_net
-from edgecl.nets.nodes import Node, Shape
+from edgecl.nets.nodes import BatchNorm, Conv2d, GlobalPool, Linear, Node, Relu6, Shape
 from edgecl.types import Pass
 
 N = 6
@@ -134,3 +134,50 @@ def test_threads_change_little() -> None:
         run(made, x, PASSES["separate"])
         results.append(gradients(made, d))
     assert max(worst(other, results[0], 1e-3)[0] for other in results[1:]) < 1e-5
+
+
+# ---- channels that no live weight reads ----
+
+
+def separable() -> Net:
+    """1×1 up, depthwise, 1×1 down: what lies between may be read by nobody, or be a constant."""
+    nodes = (
+        Conv2d("up", ("x",), 16, 1),
+        BatchNorm("up.bn", ("up",)),
+        Relu6("up.act", ("up.bn",)),
+        Conv2d("dw", ("up.act",), 16, 3, 1, 1, groups=16),
+        BatchNorm("dw.bn", ("dw",)),
+        Relu6("dw.act", ("dw.bn",)),
+        Conv2d("down", ("dw.act",), 8, 1),
+        BatchNorm("down.bn", ("down",)),
+        GlobalPool("pool", ("down.bn",)),
+        Linear("classifier", ("pool",), 5, role="classifier"),
+    )
+    return Net("separable", (8, 8, 8), 5, nodes, "classifier", "pool")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("unit", ["block4x4", "weight"])
+def test_channels_that_are_dead_on_one_side(unit: str, threads: int) -> None:
+    """Four each: dead before the depthwise layer, behind it, on both sides, on none. Gradients and statistics are exact.
+
+    The first step runs with all alive, so that arrays which are then passed over hold numbers that would show.
+    """
+    net = separable()
+    up, down = np.zeros((16, 8), bool), np.zeros((8, 16), bool)
+    up[4:8], up[12:] = True, True
+    down[:, :4], down[:, 12:] = True, True
+    live = {"up": up, "down": down} if unit == "weight" else {k: v[::4, ::4] for k, v in (("up", up), ("down", down))}
+    if unit == "weight":
+        live = {k: v[:, :, None, None] for k, v in live.items()}
+    x, d = data(net)
+    found: list[dict[str, np.ndarray]] = []
+    for made in (start(("native", {"threads": threads}), net, momentum=0.5), exact(net, momentum=0.5)):
+        run(made, x, PASSES["separate"])
+        gradients(made, d)
+        made.set_masks(live, dict.fromkeys(live, unit))
+        logits = run(made, x, PASSES["separate"])
+        g = gradients(made, d)
+        masks = {"up.weight": up[:, :, None, None], "down.weight": down[:, :, None, None]}
+        found.append({**{k: v * masks.get(k, True) for k, v in g.items()}, "logits": logits[0], **made.arrays()})
+    assert worst(found[0], found[1], 0.1)[0] < 2e-5, worst(found[0], found[1], 0.1)

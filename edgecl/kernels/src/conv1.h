@@ -1,22 +1,25 @@
 // 1×1 convolutions and linear layers (an image of one pixel): dense by 4×4 tiles, or by lists of live weights.
 #pragma once
+#include "channels.h"
 #include "load.h"
 #include "pool.h"
 
 namespace edgecl {
 namespace EDGECL_NS {
 
-// `count` output pixels from p0 on → dst [channels][count][V]; inputs are `stride` apart.
+// `count` output pixels from p0 on → dst [.][count][V], of the listed channels only; inputs are `stride` apart.
 template <class Source>
-inline void pack_pixels(const Source& s, int nb, int channels, int p0, int count, int wo, int w, int stride, float* dst) {
-    for (int ch = 0; ch < channels; ch++, dst += static_cast<long>(count) * V) {
+inline void pack_pixels(const Source& s, int nb, const Channels& list, int p0, int count, int wo, int w, int stride, float* dst) {
+    for (std::size_t i = 0; i < list.size(); i++) {
+        const int ch = list[i], ahead = i + 1 < list.size() ? list[i + 1] - ch : 0;
+        float* to = dst + static_cast<long>(ch) * count * V;
         if (stride == 1) {
-            s.row(dst, nb, ch, p0, count, 1);
+            s.row(to, nb, ch, p0, count, 1, ahead);
             continue;
         }
         for (int p = p0; p < p0 + count;) {
             const int y = p / wo, x = p % wo, run = wo - x < p0 + count - p ? wo - x : p0 + count - p;
-            s.row(dst + static_cast<long>(p - p0) * V, nb, ch, static_cast<long>(y) * stride * w + x * stride, run, stride);
+            s.row(to + static_cast<long>(p - p0) * V, nb, ch, static_cast<long>(y) * stride * w + x * stride, run, stride, ahead);
             p += run;
         }
     }
@@ -56,6 +59,8 @@ struct Image1 {  // where rows of `pixels` go: at (y, x) · stride of an image w
     float* stats;  // of bands of so many pixels; null: none
     int band;
     bool stored;  // activations, rounded if those are halves; not gradients
+    bool far;  // outputs are more than a cache holds until they are read
+    bool partly;  // rows without a live weight need not be written
 
     EDGECL_INLINE long place(const Image1& t, int p) {
         return t.stride == 1 ? p : static_cast<long>(p / t.wo) * t.stride * t.w + p % t.wo * t.stride;
@@ -89,7 +94,12 @@ template <int B, int P, class Rows> EDGECL_INLINE void put(const Image1& t, int 
             if (HALVES && t.stored) {  // statistics are of what is read back
                 acc[b * P + p] = rounded(acc[b * P + p]);
                 st(cells(t.out) + (at - t.out), acc[b * P + p]);
-            } else st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+            } else if (t.far) {
+                stream(at, acc[b * P + p]);
+            } else {
+                __builtin_prefetch(at + static_cast<long>(B) * t.hw * V, 1);  // the next rows'
+                st(at, t.accumulate ? ld(at) + acc[b * P + p] : acc[b * P + p]);
+            }
         END
         if (t.stats) {
             const long band = static_cast<long>(nb) * ((t.hw + t.band - 1) / t.band) + p0 / t.band;
@@ -125,11 +135,19 @@ inline void pixels1(const float* x, int channels, int count, const Dense1* dense
     for (; p < count; p++) rows1<8, 1>(x + p * V, channels, plane, dense, m, t, nb, p0 + p);
 }
 
+// `pixels` in parts of about `wanted`, as even as whole tiles allow: of 3, 4 and 6, and at least 16 pixels.
+inline int even_part(long wanted, int pixels) {
+    const int most = wanted < 16 ? 16 : wanted > 60 ? 60 : static_cast<int>(wanted), parts = (pixels + most - 1) / most;
+    const int part = (pixels + parts - 1) / parts, tile = part > 24 ? 12 : 4;
+    return (part + tile - 1) / tile * tile;
+}
+
 // f(x [channels][count][V], count, nb, p0) for all pixels, a part at a time; a band's pixels one after the other.
 template <class Source, class F>
-void convolve1(const Source& s, int n, int channels, int pixels, int w, int stride, double work, const Image1& t, F&& f) {
-    int group = static_cast<int>(96 * 1024 / (4L * V * channels)) / 12 * 12;  // whole tiles of 3, of 4 and of 6
-    group = group < 12 ? 12 : group > 60 ? 60 : group;
+void convolve1(const Source& s, int n, int channels, const Channels& list, int pixels, int w, int stride, double work,
+               const Image1& t, F&& f) {
+    const long wide = 4L * V * (list.empty() ? 1 : list.size());
+    const int group = even_part(256 * 1024 / wide, t.stats ? t.band : pixels);
     const int band = t.stats ? t.band : group, bands = (pixels + band - 1) / band;
     parallel(static_cast<long>(blocks_of(n)) * bands, work * pixels * blocks_of(n), [&](long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(channels) * group * V);
@@ -138,10 +156,11 @@ void convolve1(const Source& s, int n, int channels, int pixels, int w, int stri
             const int last = pixels - first < band ? pixels : first + band;
             for (int p0 = first; p0 < last; p0 += group) {
                 const int count = last - p0 < group ? last - p0 : group;
-                pack_pixels(s, nb, channels, p0, count, t.wo, w, stride, x);
+                pack_pixels(s, nb, list, p0, count, t.wo, w, stride, x);
                 f(x, count, nb, p0);
             }
         }
+        if (t.far) streamed();
     });
 }
 
@@ -149,18 +168,22 @@ template <class Source>
 void convolve1_by_weight(const Source& s, int n, int channels, int pixels, int w, int stride, const Dense1* dense, const Csr* m,
                          const Image1& t) {
     const double work = dense ? static_cast<double>(channels) * t.rows : m->n;
-    convolve1(s, n, channels, pixels, w, stride, work, t,
+    const Channels list = columns_of(*m, BY_KERNEL, channels, dense != nullptr);
+    convolve1(s, n, channels, list, pixels, w, stride, work, t,
               [&](const float* x, int count, int nb, int p0) { pixels1(x, channels, count, dense, m, t, nb, p0); });
 }
 
 inline Image1 outputs1(const Op& op) {
-    return {op.out, op.layer->bias, op.o, op.ho * op.wo, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1, true};
+    const int hw = op.ho * op.wo;
+    return {op.out, op.layer->bias, op.o, hw, op.wo, op.wo, 1, false, op.stats, op.stats ? op.band * op.wo : 1, true,
+            is_far(static_cast<long>(blocks_of(op.n)) * op.o * hw), false};
 }
 
 // Inputs are 0 where stride 2 passes them over.
 inline Image1 inputs1(const Op& op) {
     if (op.sh > 1 && !op.accumulate) std::memset(op.out, 0, sizeof(float) * V * blocks_of(op.n) * op.c * op.h * op.w);
-    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1, false};
+    return {op.out, nullptr, op.c, op.h * op.w, op.w, op.wo, op.sh, op.accumulate || op.sh > 1, nullptr, 1, false, false,
+            op.accumulate || op.sh > 1};
 }
 
 inline void conv1_by_weight(const Op& op) {
@@ -239,14 +262,13 @@ inline void weights1(const float* d, const float* x, int count, const Csr& m, bo
     }
 }
 
-inline int part1(const Op& op) {  // pixels of all inputs and outputs that the L2 cache holds: whole tiles of 3, of 4 and of 6
-    const int part = static_cast<int>(384 * 1024 / (4L * V * (op.c + op.o))) / 12 * 12;
-    return part < 12 ? 12 : part > 60 ? 60 : part;
-}
+// Pixels of so many channels, of an image or as many of its pixels, that the L2 cache holds.
+inline int part1(std::size_t channels, int pixels) { return even_part(512 * 1024 / (4L * V * (channels + 1)), pixels); }
 
 inline void conv1_dw_by_weight(const Op& op) {
     const Layer& l = *op.layer;
-    const int pixels = op.ho * op.wo, group = part1(op);
+    const Channels list = columns_of(l.updated, BY_KERNEL, op.c, l.updated.n == op.o * l.inputs);
+    const int pixels = op.ho * op.wo, group = part1(list.size() + op.o, pixels);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel((op.o + 3) / 4, static_cast<double>(l.updated.n) * pixels * blocks_of(op.n), [&](long begin, long end) {
@@ -256,7 +278,7 @@ inline void conv1_dw_by_weight(const Op& op) {
         for (int nb = 0; nb < blocks_of(op.n); nb++)
             for (int p0 = 0; p0 < pixels; p0 += group) {
                 const int count = pixels - p0 < group ? pixels - p0 : group;
-                pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
+                pack_pixels(xs, nb, list, p0, count, op.wo, op.w, op.sh, x);
                 for (int o = o0; o < o1; o++) ds.row(d + static_cast<long>(o) * count * V, nb, o, p0, count, 1);
                 weights1(d, x, count, l.updated, l.dense_grad != 0, l.inputs, o0, o1);
             }

@@ -9,15 +9,6 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
-struct Group {
-    int32_t begin, end;  // of its columns in `col`
-    int32_t first;       // weight in `w`
-    int32_t size;        // rows
-    int32_t row[4];
-};
-
-inline const Group* groups_of(const Csr& m) { return reinterpret_cast<const Group*>(m.rowptr); }
-
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int PIXELS = 6;  // of a tile: 24 accumulators
 #else
@@ -53,17 +44,21 @@ inline void group_pixels(const float* x, int count, const Csr& m, const Group& g
 
 inline void all_groups(const float* x, int count, const Csr& m, const Image1& t, int nb, int p0) {
     const Group* g = groups_of(m);
-    for (int i = 0; i < m.rows; i++, g++) switch (g->size) {
-        case 4: group_pixels<4>(x, count, m, *g, t, nb, p0); break;
-        case 3: group_pixels<3>(x, count, m, *g, t, nb, p0); break;
-        case 2: group_pixels<2>(x, count, m, *g, t, nb, p0); break;
-        default: group_pixels<1>(x, count, m, *g, t, nb, p0);
+    for (int i = 0; i < m.rows; i++, g++) {
+        if (t.partly && g->begin == g->end) continue;
+        switch (g->size) {
+            case 4: group_pixels<4>(x, count, m, *g, t, nb, p0); break;
+            case 3: group_pixels<3>(x, count, m, *g, t, nb, p0); break;
+            case 2: group_pixels<2>(x, count, m, *g, t, nb, p0); break;
+            default: group_pixels<1>(x, count, m, *g, t, nb, p0);
+        }
     }
 }
 
 template <class Source>
 void convolve1_by_block(const Source& s, int n, int channels, int pixels, int w, int stride, const Csr& m, const Image1& t) {
-    convolve1(s, n, channels, pixels, w, stride, m.n, t,
+    const Channels list = columns_of(m, BY_BLOCK, channels, false);
+    convolve1(s, n, channels, list, pixels, w, stride, m.n, t,
               [&](const float* x, int count, int nb, int p0) { all_groups(x, count, m, t, nb, p0); });
 }
 
@@ -99,7 +94,8 @@ inline void group_weights(const float* d, const float* x, int count, const Csr& 
 inline void conv1_dw_by_block(const Op& op) {
     const Csr& m = op.layer->updated;
     const Group* groups = groups_of(m);
-    const int pixels = op.ho * op.wo, part = part1(op);
+    const Channels list = columns_of(m, BY_BLOCK, op.c, false);
+    const int pixels = op.ho * op.wo, part = part1(list.size() + op.o, pixels);
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
     parallel(m.rows, static_cast<double>(m.n) * pixels * blocks_of(op.n), [&](long begin, long end) {
@@ -109,7 +105,7 @@ inline void conv1_dw_by_block(const Op& op) {
             for (int p0 = 0; p0 < pixels; p0 += part) {
                 const int count = pixels - p0 < part ? pixels - p0 : part;
                 const long plane = static_cast<long>(count) * V;
-                pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
+                pack_pixels(xs, nb, list, p0, count, op.wo, op.w, op.sh, x);
                 for (const Group* g = groups + begin; g < groups + end; g++) {
                     if (g->begin == g->end) continue;
                     for (int i = 0; i < g->size; i++) ds.row(d + g->row[i] * plane, nb, g->row[i], p0, count, 1);

@@ -25,18 +25,21 @@ inline void inputs1_of(const Op& op, const float* d, int count, const Image1& t,
 // Sums for the batch norm that the input is read through, while its gradient is in the cache.
 struct Reduction {
     const Op& op;
+    const uint8_t* live;  // channels that have a gradient
     std::vector<double> sums;
     float* acc;  // [C][2][V] of one block
 
-    Reduction(const Op& o, float* room, bool on) : op(o), sums(on ? 2 * o.c : 0), acc(room) {}
+    Reduction(const Op& o, const uint8_t* flags, float* room, bool on) : op(o), live(flags), sums(on ? 2 * o.c : 0), acc(room) {}
     bool on() const { return !sums.empty(); }
 
     void begin() { if (on()) std::memset(acc, 0, sizeof(float) * op.c * 2 * V); }
 
     void add(int nb, int p0, int count) {
         for (int c = 0; on() && c < op.c; c++) {
+            if (!live[c]) continue;
             const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
-            add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, count, reinterpret_cast<vf*>(acc + c * 2 * V));
+            add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, count, static_cast<long>(op.h) * op.w * V,
+                       reinterpret_cast<vf*>(acc + c * 2 * V));
         }
     }
 
@@ -45,44 +48,69 @@ struct Reduction {
     }
 
     void finish() const {
-        for (int c = 0; on() && c < op.c; c++)
-            finish_reduce(*op.norm, c, sums[2 * c], sums[2 * c + 1], static_cast<double>(op.n) * op.h * op.w);
+        for (int c = 0; on() && c < op.c; c++) {
+            if (live[c]) finish_reduce(*op.norm, c, sums[2 * c], sums[2 * c + 1], static_cast<double>(op.n) * op.h * op.w);
+            else block(*op.norm, c);
+        }
+    }
+};
+
+// What both gradients read and write: channels that a live weight, or one whose gradient is wanted, connects.
+struct Reach {
+    Channels inputs, outputs;
+    Used fed;  // inputs that have a gradient
+
+    explicit Reach(const Op& op) : fed(op.c) {
+        const Layer& l = *op.layer;
+        Used in(op.c), out(op.o);
+        const bool all = l.updated.n == static_cast<long>(op.o) * l.inputs;
+        if (all) in.all(), out.all();
+        else in.columns(l.updated, l.updated_unit), out.rows(l.updated, l.updated_unit);
+        if (l.full || op.accumulate) fed.all();
+        else fed.rows(l.backward, l.unit);
+        if (l.full) out.all();
+        else out.columns(l.backward, l.unit);
+        inputs = in.list(), outputs = out.list();
     }
 };
 
 // With `norm`, also the gradient of the batch norm before it.
 inline void conv1_both(const Op& op) {
-    const int pixels = op.ho * op.wo, part = part1(op), parts = (pixels + part - 1) / part;
+    const Reach reach(op);
+    const uint8_t* fed = reach.fed.flags.data();
+    const int pixels = op.ho * op.wo, part = part1(reach.inputs.size() + reach.outputs.size(), pixels);
+    const int parts = (pixels + part - 1) / part;
     const long items = static_cast<long>(blocks_of(op.n)) * parts;
     if (op.sh > 1 || !shares_gradient(*op.layer, items)) {
         conv1_dw(op);
         conv1_dx(op);
-        if (op.norm) norm_reduce_of(op);
+        if (op.norm) norm_reduce_of(op, fed);
         return;
     }
     const GradSource ds{op.g, op.n, op.o, pixels};
     const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
-    const Image1 t = inputs1(op);
+    Image1 t = inputs1(op);
+    t.partly |= op.norm != nullptr;  // what batch norm blocks is never read
     const double work = 2.0 * op.layer->updated.n * pixels * blocks_of(op.n);
     const bool reduces = op.norm && threads() == 1;  // several threads would add the sums up in another order
     share_gradient(*op.layer, items, work, [&](const Layer& l, long begin, long end) {
         float* x = scratch_a.get(static_cast<std::size_t>(op.c) * (part + 2) * V);
         float* d = scratch_b.get(static_cast<std::size_t>(op.o) * part * V);
-        Reduction reduction(op, x + static_cast<long>(op.c) * part * V, reduces);
+        Reduction reduction(op, fed, x + static_cast<long>(op.c) * part * V, reduces);
         for (long item = begin; item < end; item++) {
             const int nb = static_cast<int>(item / parts), p0 = static_cast<int>(item % parts) * part;
             const int count = pixels - p0 < part ? pixels - p0 : part;
             if (p0 == 0) reduction.begin();
-            pack_pixels(ds, nb, op.o, p0, count, op.wo, op.wo, 1, d);
+            pack_pixels(ds, nb, reach.outputs, p0, count, op.wo, op.wo, 1, d);
             inputs1_of(op, d, count, t, nb, p0);
             reduction.add(nb, p0, count);
-            pack_pixels(xs, nb, op.c, p0, count, op.wo, op.w, op.sh, x);
+            pack_pixels(xs, nb, reach.inputs, p0, count, op.wo, op.w, op.sh, x);
             weights1_of(op, l, d, x, count);
             if (p0 + count == pixels) reduction.end(nb);
         }
         reduction.finish();
     });
-    if (op.norm && !reduces) norm_reduce_of(op);
+    if (op.norm && !reduces) norm_reduce_of(op, fed);
 }
 
 }

@@ -20,13 +20,13 @@ struct Window1 {  // an input plane as the kernel slides over it
 // out[h × w] (+)= a kernel over a packed plane; no kernel: 0 times it.
 template <class T>
 EDGECL_INLINE void slide(const float* x, long pitch, int sh, int sw, int kh, int kw, const float* k, float first, bool add, int h,
-                         int w, T* out) {
+                         int w, T* out, long ahead) {
     by_stride(sw, [&](auto stride) __attribute__((always_inline)) {
         for (int y = 0; y < h; y++, x += sh * pitch, out += static_cast<long>(w) * V)
             by_tiles(w, [&](auto tile, int z) __attribute__((always_inline)) {
                 constexpr int P = decltype(tile)::value;
                 vf acc[P];
-                UNROLL(P, p) __builtin_prefetch(out + (static_cast<long>(h) * w + z + p) * V, 1); END  // the next plane's
+                UNROLL(P, p) __builtin_prefetch(out + (ahead + z + p) * V, 1); END  // the next plane's
                 UNROLL(P, p) acc[p] = add ? ld(out + (z + p) * V) : splat(first); END
                 if (k) add_kernel<decltype(stride)::value, P>(x + static_cast<long>(z) * sw * V, pitch, sw, kh, kw, k, acc);
                 UNROLL(P, p) st(out + (z + p) * V, acc[p]); END
@@ -45,16 +45,21 @@ inline double depthwise_work(const Op& op) { return 1.0 * op.kh * op.kw * op.c *
 inline void depthwise(const Op& op) {
     const Window1 in(op);
     const ViewSource s{op.a, op.n, op.c, op.h * op.w};
+    const int pixels = op.ho * op.wo;
+    const bool far = !HALVES && is_far(static_cast<long>(blocks_of(op.n)) * op.c * pixels);
     parallel(static_cast<long>(blocks_of(op.n)) * op.c, depthwise_work(op), [&](long begin, long end) {
         float* x = scratch_a.get(in.floats());
+        cell* plane = cells(scratch_b.get(static_cast<std::size_t>(pixels) * V));
         for (long i = begin; i < end; i++) {
             const int nb = static_cast<int>(i / op.c), c = static_cast<int>(i % op.c);
-            cell* out = cells(op.out) + i * op.ho * op.wo * V;
+            cell* out = far ? plane : cells(op.out) + i * pixels * V;
             pack_plane(s, nb, c, op.h, op.w, -op.ph, -op.pw, in.rows, in.cols, x);
             const float bias = op.layer->bias ? op.layer->bias[c] : 0.f;
-            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out);
-            if (op.stats) plane_stats(out, op.ho * op.wo, op.stats + i * 2 * V);
+            slide(x, in.pitch, op.sh, op.sw, op.kh, op.kw, kernel_of(op, c), bias, false, op.ho, op.wo, out, far ? 0 : pixels);
+            if (op.stats) plane_stats(out, pixels, op.stats + i * 2 * V);
+            if (far) stream_out(reinterpret_cast<const float*>(plane), pixels, op.out + i * pixels * V);  // never of halves
         }
+        if (far) streamed();
     });
 }
 
@@ -112,7 +117,8 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
         const float* k = kernel_of(op, c);
         float* turned = x + in.floats();
         if (k) turn(k, op.kh * op.kw, turned);
-        slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out);
+        slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out,
+              static_cast<long>(op.h) * op.w);
     }
 
     void weights(int nb, int c, const PackedGrad& d) {
@@ -125,6 +131,15 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
     }
 };
 
+// Whether no gradient reaches the channel. Its own is then 0, which nobody reads where a batch norm before it is blocked too.
+template <bool DX> bool passes_over(const Op& op, int nb, int c) {
+    if (!op.g.s || !blocked(op.g.k, c)) return false;
+    const long hw = static_cast<long>(op.h) * op.w;
+    float* out = op.out + (static_cast<long>(nb) * op.c + c) * hw * V;
+    if (DX && !op.norm && !op.accumulate) std::memset(out, 0, sizeof(float) * hw * V);
+    return true;
+}
+
 // The gradients that are asked for: of the input, of the weights; with `norm` also that of the batch norm before it.
 template <bool DX, bool DW> void depthwise_back(const Op& op) {
     const int hw = op.h * op.w;
@@ -134,18 +149,21 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
         std::vector<double> sums(static_cast<std::size_t>(2 * (last - first)));
         for (int nb = 0; nb < blocks_of(op.n); nb++)
             for (int c = static_cast<int>(first); c < last; c++) {
+                if (passes_over<DX>(op, nb, c)) continue;
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
                 const PackedGrad d = pack_grad(op, nb, c, b.g, b.wide);
                 if (DX) b.input(c, d, op.out + at);
                 if (reduces) {
                     vf acc[2] = {};
-                    add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, hw, acc);
+                    add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, hw, 0, acc);
                     for (int i : {0, 1}) sums[2 * (c - first) + i] += sum(keep(acc[i], lanes_of(op.n, nb)));
                 }
                 if (DW) b.weights(nb, c, d);
             }
-        for (int c = static_cast<int>(first); reduces && c < last; c++)
-            finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);
+        for (int c = static_cast<int>(first); reduces && c < last; c++) {
+            if (op.g.s && blocked(op.g.k, c)) block(*op.norm, c);
+            else finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);
+        }
     });
 }
 

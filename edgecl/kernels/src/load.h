@@ -7,9 +7,11 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+EDGECL_INLINE bool blocked(const float* k, int c) { return k[4L * c] == 0 && k[4L * c + 1] == 0 && k[4L * c + 2] == 0; }
+
 EDGECL_INLINE float upper(float hi) { return hi > 0 ? hi : std::numeric_limits<float>::infinity(); }
 
-// row(dst, nb, c, pixel, count, step): `count` vectors from pixel on, `step` apart.
+// row(dst, nb, c, pixel, count, step, ahead): `count` vectors from pixel on, `step` apart; channel c + ahead comes next.
 struct ViewSource {
     View v;
     int n, c, hw;
@@ -17,9 +19,9 @@ struct ViewSource {
     EDGECL_INLINE vf low(const View& v) { return splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()); }
     EDGECL_INLINE vf high(const View& v) { return splat(upper(v.relu ? v.hi : 0.f)); }
 
-    inline void row(float* dst, int nb, int ch, long pixel, int count, int step) const {
+    inline void row(float* dst, int nb, int ch, long pixel, int count, int step, int ahead = 1) const {
         const cell* x = cells(v.x) + ((static_cast<long>(nb) * c + ch) * hw + pixel) * V;
-        const long next = static_cast<long>(hw) * V;  // the next channel, usually read next: fetched ahead
+        const long next = static_cast<long>(hw) * ahead * V;  // the channel that is read next: fetched ahead
         if (!v.scale && !v.relu) {
             for (int i = 0; i < count; i++) {
                 __builtin_prefetch(x + static_cast<long>(i) * step * V + next);
@@ -29,6 +31,11 @@ struct ViewSource {
         }
         vf scale = splat(v.scale ? v.scale[ch] : 1.f), shift = splat(v.scale ? v.shift[ch] : 0.f), lo = low(v), hi = high(v);
         vi lanes = lanes_of(n, nb);
+        if (v.scale && v.scale[ch] == 0) {  // one value, whatever is stored
+            const vf y = keep(clamp(shift, lo, hi), lanes);
+            for (int i = 0; i < count; i++) st(dst + i * V, y);
+            return;
+        }
         for (int i = 0; i < count; i++) {
             __builtin_prefetch(x + static_cast<long>(i) * step * V + next);
             vf y = ld(x + static_cast<long>(i) * step * V) * scale + shift;
@@ -41,7 +48,7 @@ struct GradSource {
     Grad g;
     int n, c, hw;
 
-    template <bool MASK, bool NORM> inline void fill(float* dst, int nb, int ch, long at, long gap, int count) const {
+    template <bool MASK, bool NORM> inline void fill(float* dst, int nb, int ch, long at, long gap, int count, int ahead) const {
         const float* d = g.d + at;
         const cell *m = MASK ? cells(g.mask) + at : nullptr, *s = NORM ? cells(g.s) + at : nullptr;
         vf scale = splat(MASK && g.mscale ? g.mscale[ch] : 1.f), shift = splat(MASK && g.mscale ? g.mshift[ch] : 0.f);
@@ -49,7 +56,7 @@ struct GradSource {
         vf ka{}, kb{}, kc{}, mean{}, hi = splat(upper(g.hi));
         if (NORM) ka = splat(k[0]), kb = splat(k[1]), kc = splat(k[2]), mean = splat(k[3]);
         const vi lanes = lanes_of(n, nb);
-        const long next = static_cast<long>(hw) * V;
+        const long next = static_cast<long>(hw) * ahead * V;
         for (int i = 0; i < count; i++) {
             __builtin_prefetch(d + i * gap + next);
             if (MASK) __builtin_prefetch(m + i * gap + next);
@@ -61,12 +68,19 @@ struct GradSource {
         }
     }
 
-    inline void row(float* dst, int nb, int ch, long pixel, int count, int step) const {
+    // Whether batch norm lets nothing through: where no live weight reads its channel. The gradient is then not read at all.
+    inline bool none(int ch) const { return g.s && blocked(g.k, ch); }
+
+    inline void row(float* dst, int nb, int ch, long pixel, int count, int step, int ahead = 1) const {
+        if (none(ch)) {
+            std::memset(dst, 0, sizeof(float) * count * V);
+            return;
+        }
         const long at = ((static_cast<long>(nb) * c + ch) * hw + pixel) * V, gap = static_cast<long>(step) * V;
-        if (g.mask && g.s) fill<true, true>(dst, nb, ch, at, gap, count);
-        else if (g.s) fill<false, true>(dst, nb, ch, at, gap, count);
-        else if (g.mask) fill<true, false>(dst, nb, ch, at, gap, count);
-        else fill<false, false>(dst, nb, ch, at, gap, count);
+        if (g.mask && g.s) fill<true, true>(dst, nb, ch, at, gap, count, ahead);
+        else if (g.s) fill<false, true>(dst, nb, ch, at, gap, count, ahead);
+        else if (g.mask) fill<true, false>(dst, nb, ch, at, gap, count, ahead);
+        else fill<false, false>(dst, nb, ch, at, gap, count, ahead);
     }
 };
 

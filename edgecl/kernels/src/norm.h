@@ -41,8 +41,8 @@ inline void set_scale(const Norm& b, int c, double mean, double var, float eps) 
     const double r = 1 / std::sqrt(var + eps);
     b.mean[c] = static_cast<float>(mean);
     b.rstd[c] = static_cast<float>(r);
-    b.scale[c] = static_cast<float>(b.gamma[c] * r);
-    b.shift[c] = static_cast<float>(b.beta[c] - mean * b.gamma[c] * r);
+    b.scale[c] = var == 0 ? 0.f : static_cast<float>(b.gamma[c] * r);  // of a constant: β, and nothing to read
+    b.shift[c] = static_cast<float>(b.beta[c] - (var == 0 ? 0 : mean * b.gamma[c] * r));
 }
 
 inline void norm(const Op& op) {
@@ -90,13 +90,21 @@ inline void finish_reduce(const Norm& b, int c, double t1, double t2, double tot
     b.k[4L * c + 3] = b.mean[c];
 }
 
+// Nothing flows back through channel c: no live weight reads it. Readers then pass over its gradient.
+inline void block(const Norm& b, int c) {
+    for (int i : {0, 1, 2}) b.k[4L * c + i] = 0;
+    b.k[4L * c + 3] = b.mean[c];
+}
+
 // Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
-// norm b; dx the gradient of what is read. Where the producer of dx makes these sums, norm_reduce has nothing left to do.
-inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const cell* x, int count, vf* acc) {
+// norm b, what is read next being `next` floats on; dx the gradient of what is read. Where the producer of dx makes these sums,
+// norm_reduce has nothing left to do.
+inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const cell* x, int count, long next, vf* acc) {
     const vf mean = splat(b.mean[c]), scale = splat(v.scale[c]), shift = splat(v.shift[c]);
     const vf lo = splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()), hi = splat(upper(v.relu ? v.hi : 0.f));
     vf a[4] = {acc[0]}, e[4] = {acc[1]};
     by_fours(count, [&](auto i, int p) __attribute__((always_inline)) {
+        __builtin_prefetch(x + next + static_cast<long>(p) * V);
         const vf z = ld(x + static_cast<long>(p) * V), y = z * scale + shift;
         const vf d = (y <= lo) | (y >= hi) ? vf{} : ld(dx + static_cast<long>(p) * V);
         a[i] += d;
@@ -106,12 +114,17 @@ inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, con
     acc[1] = all_four(e);
 }
 
-inline void norm_reduce(const Op& op) {
+// Channels that are not `live` have no gradient; null: all are.
+inline void reduce_live(const Op& op, const uint8_t* live) {
     const Norm& b = *op.norm;
     const int hw = op.h * op.w;
     const double total = static_cast<double>(op.n) * hw;
     parallel(op.c, 8.0 * blocks_of(op.n) * op.c * hw, [&](long first, long last) {
         for (int c = static_cast<int>(first); c < last; c++) {
+            if (live && !live[c]) {
+                block(b, c);
+                continue;
+            }
             const bool masked = op.g.mask != nullptr;
             const cell *mask = cells(op.g.mask), *x = cells(op.a.x);
             vf mean = splat(b.mean[c]), scale = splat(op.g.mscale ? op.g.mscale[c] : 1.f);
@@ -136,11 +149,13 @@ inline void norm_reduce(const Op& op) {
     });
 }
 
+inline void norm_reduce(const Op& op) { reduce_live(op, nullptr); }
+
 // The same for a whole gradient `out` of what is read through op.a.
-inline void norm_reduce_of(const Op& op) {
+inline void norm_reduce_of(const Op& op, const uint8_t* live) {
     Op r = op;
     r.g = Grad{op.out, op.a.relu ? op.a.x : nullptr, op.a.scale, op.a.shift, nullptr, nullptr, op.a.hi, 0};
-    norm_reduce(r);
+    reduce_live(r, live);
 }
 
 }

@@ -4,11 +4,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace edgecl {
 namespace EDGECL_NS {
 
 constexpr int V = EDGECL_V;
+constexpr long FAR_BYTES = 6 * 1000 * 1000;  // measured: outputs of 6.3 MB gain, of 4.7 MB do not
 using vf = float __attribute__((vector_size(4 * V)));
 using vi = int32_t __attribute__((vector_size(4 * V)));
 using v4 = float __attribute__((vector_size(16)));
@@ -17,6 +21,28 @@ using v4 = float __attribute__((vector_size(16)));
 
 EDGECL_INLINE vf ld(const float* p) { return *reinterpret_cast<const vf*>(p); }
 EDGECL_INLINE void st(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
+EDGECL_INLINE void stream(float* p, vf v) {  // past the caches
+#if defined(__x86_64__) && EDGECL_V == 16
+    _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+#elif defined(__x86_64__) && EDGECL_V == 8
+    _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+#elif defined(__x86_64__)
+    _mm_stream_ps(p, reinterpret_cast<__m128>(v));
+#else
+    st(p, v);
+#endif
+}
+
+EDGECL_INLINE void streamed() {  // before another thread may read
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+// Whether an array of so many vectors is too large to wait in a cache for its reader: written past it, its lines need not be
+// read first.
+EDGECL_INLINE bool is_far(long vectors) { return vectors * V * static_cast<long>(sizeof(float)) > FAR_BYTES; }
+
 EDGECL_INLINE vf splat(float x) { return x - vf{}; }
 EDGECL_INLINE vf clamp(vf x, vf lo, vf hi) {  // NaN passes: it must reach the loss
     x = x < lo ? lo : x;
@@ -24,6 +50,10 @@ EDGECL_INLINE vf clamp(vf x, vf lo, vf hi) {  // NaN passes: it must reach the l
 }
 EDGECL_INLINE vf open(vf d, vf m, vf hi) { return (m <= 0) | (m >= hi) ? vf{} : d; }
 EDGECL_INLINE vf keep(vf x, vi lanes) { return reinterpret_cast<vf>(reinterpret_cast<vi>(x) & lanes); }
+
+inline void stream_out(const float* from, int vectors, float* to) {
+    for (int i = 0; i < vectors; i++) stream(to + i * V, ld(from + i * V));
+}
 
 // Unrolled at compile time, so that arrays of accumulators stay in registers.
 template <class F, int... I> EDGECL_INLINE void unroll_(F&& f, std::integer_sequence<int, I...>) {
