@@ -206,10 +206,10 @@ def python_share(rounds: int) -> dict[str, Any]:
     kernels, inside = engine._kernels, 0.0  # type: ignore[attr-defined]
     run, shares = kernels.run, []
 
-    def timed(*args: Any) -> None:
+    def timed(*args: Any, **how: Any) -> None:
         nonlocal inside
         began = time.perf_counter()
-        run(*args)
+        run(*args, **how)
         inside += time.perf_counter() - began
 
     kernels.run = timed

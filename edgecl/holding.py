@@ -53,7 +53,10 @@ def _stop_if_late_or_large(setup: Setup, state: State, epoch: Epoch) -> None:
     seconds, size, budget = setup.plan.clock_limit, setup.plan.byte_limit, setup.config.budget
     if seconds is not None and state.seconds + state.latest * _steps_ahead(setup, state, epoch) > seconds:
         path = save(setup, state)
-        raise BudgetError(f"budget {budget} is used up after {state.seconds:.1f} s of training; snapshot {path} is whole")
+        raise BudgetError(
+            f"budget {budget} is used up after {state.seconds:.2f} s of training, since the next step may take "
+            f"{state.latest:.2f} s; snapshot {path} is whole"
+        )
     if size is not None and (peak := environment.peak_rss()) > size:
         path = save(setup, state)
         raise BudgetError(f"budget {budget}: this process has come to {peak / 1e6:.1f} MB; snapshot {path} is whole")

@@ -28,6 +28,7 @@ class Device:
     lanes: int = 0  # samples that the native engine computes together; 0: memory is not predicted
     resident: int = 0  # bytes of this process now
     before: int = 0  # bytes at its largest so far
+    power: Figure | None = None  # watts that a run began with
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Plan:
     def power(self) -> Figure:
         """Watts that energy is reckoned with."""
         clock = self.device.clock
+        if self.device.power is not None:
+            return self.device.power
         if clock is not None and clock.watts is not None:
             return Figure(clock.watts, "W", "measured here during calibration (RAPL, the processor's packages)")
         return load_profile(self.config.device).power_load_w

@@ -117,7 +117,8 @@ def _reach(tightest: Config) -> str:
     width, share = tightest.net.width, tightest.mask.sparsity
     stored = ["activations stored as fp16"] * (tightest.engine.storage == "fp16")
     how = [f"width {width}"] * bool(width) + [f"{share:.0%} masked but for stem, shortcuts and classifier"] * bool(share) + stored
-    return f" at {', '.join(how)}" if how else ""
+    more = "; the planner masks no more, --set mask.sparsity does" * (share == MOST_SPARSE)
+    return f" at {', '.join(how)}{more}" if how else ""
 
 
 def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:

@@ -22,6 +22,7 @@ from edgecl.ledger import Ledger
 from edgecl.metrics import summary
 from edgecl.nets import beside
 from edgecl.plan import Device, Plan
+from edgecl.profiles import Figure
 from edgecl.state import Setup, State, fresh, restore
 from edgecl.timing import Clock
 from edgecl.types import ConfigError, DataError, StoreError, Stream
@@ -101,8 +102,16 @@ def _recorded(run: Path) -> Setup:
     """As config.yaml has it, on the samples that the run began with."""
     config = recorded_config(run)
     stream = read_stream(config)
-    _check_data(run, runfolder.read_config(run).get("data"), stream)
-    return _setup(run, plan.frozen(config, workload(stream)), stream)
+    recorded = runfolder.read_config(run)
+    _check_data(run, recorded.get("data"), stream)
+    return _setup(run, plan.frozen(config, workload(stream), Device(power=_power(recorded))), stream)
+
+
+def _power(recorded: Mapping[str, Any]) -> Figure | None:
+    """The watts that the run's energy is reckoned with, from its start to its end."""
+    planned = recorded.get("plan") or {}
+    watts = planned.get("watts")
+    return None if watts is None else Figure(float(watts), "W", str(planned.get("watts_source", "")))
 
 
 def recorded_config(run: Path) -> Config:
@@ -149,7 +158,13 @@ def record(chosen: Plan, engine: Engine) -> dict[str, Any]:
     """What config.yaml holds: the configuration, what was planned and where."""
     return {
         "config": chosen.config.to_dict(),
-        "plan": {"executed": chosen.ledger.executed, "dense_executed": chosen.dense.executed, "ratio": chosen.ratio},
+        "plan": {
+            "executed": chosen.ledger.executed,
+            "dense_executed": chosen.dense.executed,
+            "ratio": chosen.ratio,
+            "watts": chosen.power.value,
+            "watts_source": chosen.power.source,
+        },
         "environment": _environment(engine),
     }
 
@@ -247,7 +262,8 @@ def _energy(setup: Setup, state: State) -> dict[str, Any] | None:
     power = setup.plan.power
     if setup.config.device != "host" or power.value is None:
         return None
-    return {"joules": state.seconds * power.value, "watts": power.value, "of": "an estimate: no meter", "source": power.source}
+    of = "an estimate: training time × watts"
+    return {"joules": state.seconds * power.value, "watts": power.value, "of": of, "source": power.source}
 
 
 def _dense_so_far(setup: Setup, state: State) -> Ledger:

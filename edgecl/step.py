@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgecl.data.augment import prepare
 from edgecl.engines import Engine
 from edgecl.engines.base import StepResult, sources_of
@@ -19,6 +21,8 @@ def train_step(engine: Engine, method: Method, pre: Preprocess, score: bool, bat
         loss = method.loss(engine.xp, outputs, batch)
         engine.backward(loss.d_logits, score=score)
         result = StepResult(loss.value, outputs[0].logits)
+    if engine.in_turn and not np.isfinite(result.loss):
+        return result  # on the host one may ask; the weights stay, so that what first went wrong can be named
     engine.step(batch.rate)
     return result
 

@@ -18,6 +18,8 @@ IDLE: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("freeze.after", lambda c: not c.freeze.until, "freeze.until is empty"),
     ("ddr.times ddr.until", lambda c: not c.ddr.share, "ddr.share is 0"),
     ("ddr.", lambda c: not any(e.drop for e in schedule.epochs(c, [1_000_000])), "no epoch follows a removal"),
+    ("engine.threads", lambda c: c.engine.name == "numpy", "numpy's linear algebra has threads of its own"),
+    ("engine.deterministic", lambda c: c.engine.device == "cpu", "on a CPU it always is"),
     ("memory.", lambda c: not method_of(c).draws, "the method replays nothing"),
 )
 """(keys, or beginnings of keys; when they change nothing; why)."""

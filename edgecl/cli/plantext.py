@@ -16,7 +16,7 @@ from edgecl.config import Config, get
 from edgecl.forecast import Workload, simulate
 from edgecl.layout import frozen_nodes, masked_layers
 from edgecl.ledger import KINDS
-from edgecl.nets import full_width
+from edgecl.nets import full_width, weights_file
 from edgecl.plan import Plan, baseline, build
 from edgecl.state import Setup
 from edgecl.types import Stream
@@ -55,7 +55,7 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
     c = plan.config
     gradients = f"{percent(c.dgm.share)} % of live units updated" if c.dgm.share < 1 and c.mask.sparsity else "all live weights"
     return [
-        ("network", f"{plan.net.name}{_width(c, pinned)}"),
+        ("network", f"{plan.net.name}{_width(c, pinned)}{_weights_from(c)}"),
         ("weights", _weights(plan)),
         ("data", _data(c, sizes)),
         ("epochs", f"{c.train.epochs} a task"),
@@ -128,6 +128,12 @@ def _width(c: Config, pinned: Collection[str]) -> str:
         return f", full width ({full})"
     how = "as given" if "net.width" in pinned else f"narrowed for the budget; --set net.width={full} keeps it wide"
     return f", width {c.net.width} of {full}, {how}"
+
+
+def _weights_from(c: Config) -> str:
+    """Where training starts, for a net that a file describes."""
+    found = weights_file(c.net.name)
+    return f", weights from {found.name}" if found else ""
 
 
 def _weights(plan: Plan) -> str:

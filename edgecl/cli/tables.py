@@ -134,7 +134,7 @@ def prediction_block(said: dict[str, Any]) -> RenderableType:
         ),
         Text(f"by its figures  {_figures(said['figures'])}"),
         Text("Its share of the peak was measured on ResNet-18 at 224×224 pixels: smaller nets and pictures reach less."),
-        Text("No speed-up of sparse training is predicted: kernels have not been timed on this device."),
+        Text("What masks save on the clock is reckoned from FLOPs: the kernels have not been timed on this device."),
     ]
     return Group(Text(), *lines)
 

@@ -79,7 +79,7 @@ class Engine(Protocol):
         """Gradient of every weight, of what the last `forward` returned, added to what came since the last `step`.
 
         `score` also adds it up by source, for `scores`, over the masked layers' live weights, and dead ones where `scores_dead`
-        says so. `sources`
+        says so; of the calls before one `step` all score, or none. `sources`
         names each part's; by default the first is CURRENT, the others are REPLAY.
         """
 

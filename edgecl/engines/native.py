@@ -76,6 +76,7 @@ class NativeEngine:
         self._single: Single | None = None
         self._update = self._updates()
         self._fresh = False  # whether copies of live weights are as the weights
+        self._scored = False  # whether those are scored
         self._begun = False  # whether gradients have come since the last step
         self._totals: dict[str, Floats] = {}  # of masked layers in a step that scores
 
@@ -199,7 +200,9 @@ class NativeEngine:
             for layer in self._thawed().values():
                 layer.want_updated()
             self._kernels.run(self._turn, self.threads)
-            self._begun, self._totals = True, {}
+            self._begun, self._scored, self._totals = True, score, {}
+        if score != self._scored:
+            raise ValueError("of one step's gradients all are scored, or none")
         if score:
             self._by_source(d_logits, sources or sources_of(len(d_logits)))
         else:
@@ -260,7 +263,8 @@ class NativeEngine:
     def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
         def on_cpu(batch: Batch) -> StepResult:
             parts = tuple(Part(*map(self.asarray, part)) for part in batch.parts)
-            result = step(Batch(parts, *map(self.asarray, batch[1:])))
+            with np.errstate(all="ignore"):  # what is not finite is the loop's to report
+                result = step(Batch(parts, *map(self.asarray, batch[1:])))
             return StepResult(*map(np.asarray, result))
 
         return on_cpu

@@ -45,6 +45,7 @@ class Weights:
         self.struct.full = 1
         self.pointer = ctypes.pointer(self.struct)
         self.listed = False
+        self.wanted: Floats | None = None  # gradients of updated weights, where C is to put them now
         self.kept: Any = None  # what `whole` points to
 
     @property
@@ -147,7 +148,7 @@ class Weights:
 
     def set_updated(self, updated: Bools | None) -> None:
         """A new gradient mask in the weight's shape, within the live ones."""
-        self.fine = self.places = None
+        self.fine = self.places = self.wanted = None
         self.updated_unit = Unit.BY_KERNEL
         if self.unit is Unit.BY_WEIGHT and updated is not None:
             self.updated_unit = Unit.BY_WEIGHT
@@ -168,13 +169,15 @@ class Weights:
 
     def want_updated(self) -> None:
         """The next backward finds the gradients of updated kernels only; sets them to 0."""
-        values = self.updated.room(self.listed_taps)
-        values.fill(0)
-        self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.updated.struct(values), 0, self.updated_unit
+        if self.wanted is None:
+            self.wanted = self.updated.room(self.listed_taps)
+            updated = self.updated.struct(self.wanted)
+            self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = updated, 0, self.updated_unit
+        self.wanted.fill(0)
 
     def want_live(self) -> Floats:
         """The next backward finds the gradients of all live weights, as they are listed; returns them, set to 0."""
-        found = array(self.forward.n * self.listed_taps)
+        found, self.wanted = array(self.forward.n * self.listed_taps), None
         self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.forward.struct(found), 0, self.unit
         self.dead = False
         return found
@@ -183,7 +186,7 @@ class Weights:
         """The next backward finds all gradients, of dead weights too; returns them in the weight's order, set to 0."""
         if not self.all.n:
             self.all.fill(np.ones(self.pairs, np.bool_), self.pairs[1])
-        found = array(self.w.size)
+        found, self.wanted = array(self.w.size), None
         self.struct.updated, self.struct.dense_grad, self.struct.updated_unit = self.all.struct(found), 1, Unit.BY_KERNEL
         self.dead = True
         return found

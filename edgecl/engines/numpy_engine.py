@@ -220,7 +220,8 @@ class NumpyEngine:
     def compile(self, step: Callable[[Batch], StepResult]) -> Callable[[Batch], StepResult]:
         def plain(batch: Batch) -> StepResult:
             parts = tuple(Part(*map(self.asarray, part)) for part in batch.parts)
-            return StepResult(*map(np.asarray, step(Batch(parts, *map(self.asarray, batch[1:])))))
+            with np.errstate(all="ignore"):  # what is not finite is the loop's to report
+                return StepResult(*map(np.asarray, step(Batch(parts, *map(self.asarray, batch[1:])))))
 
         return plain
 

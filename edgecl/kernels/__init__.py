@@ -116,6 +116,10 @@ def path() -> Path:
     return Path(__file__).parent / LIBRARY
 
 
+ABI = 2
+"""Of src/choose.cpp: raised when a field changes its meaning but not its size."""
+
+
 @lru_cache
 def _library() -> c.CDLL:
     file = path()
@@ -131,7 +135,8 @@ def _library() -> c.CDLL:
     library.edgecl_name.restype = c.c_char_p
     library.edgecl_run.argtypes = (c.c_int, c.c_int, c.c_int, c.c_void_p, c.c_int)
     library.edgecl_run.restype = None
-    if (library.edgecl_op_size(), library.edgecl_kinds()) != (c.sizeof(Op), len(Kind)):
+    ours = (c.sizeof(Op), c.sizeof(Layer), c.sizeof(Norm), len(Kind), ABI)
+    if tuple(int(getattr(library, f"edgecl_{k}")()) for k in ("op_size", "layer_size", "norm_size", "kinds", "abi")) != ours:
         raise ConfigError(f"engine native: {file} is of another version; run python -m edgecl.kernels")
     return library
 

@@ -67,7 +67,10 @@ const char* edgecl_name(int isa) { return edgecl::ISAS[isa].name; }
 int edgecl_lanes(int isa) { return edgecl::ISAS[isa].lanes; }
 int edgecl_here(int isa) { return edgecl::ISAS[isa].here(); }
 int edgecl_op_size() { return sizeof(Op); }
+int edgecl_layer_size() { return sizeof(Layer); }
+int edgecl_norm_size() { return sizeof(Norm); }
 int edgecl_kinds() { return KINDS; }
+int edgecl_abi() { return 2; }  // as in edgecl/kernels/__init__.py
 
 // Runs the operations in order, on activations stored as floats or `half`. One caller at a time: the threads are shared.
 void edgecl_run(int isa, int half, int threads, const Op* ops, int n) {
