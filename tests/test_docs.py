@@ -264,3 +264,26 @@ def test_the_readme_shows_the_records_figures() -> None:
 
 def test_no_page_holds_a_place_for_something_else() -> None:
     assert not [p for p in PAGES if re.search(r"^[A-Z]+(_[A-Z]+)*$", p.read_text(), re.M)]
+
+
+def test_the_readme_shows_the_bench() -> None:
+    """Speed against dense torch, as bench/records/engine.jsonl has it; no gap left to fill in."""
+    text = (ROOT / "README.md").read_text()
+    ratios = json.loads((ROOT / "bench/records/engine.jsonl").read_text().splitlines()[0])["ratios"]
+    net = {name: {row: figures[0] for row, figures in rows.items() if isinstance(figures, list)} for name, rows in ratios.items()}
+    resnet = net["resnet18"]
+    shown = {
+        "dense | 1 |": [resnet["own dense"]],
+        "75 / 90 / 95 %": [resnet[f"w64 {s} %"] for s in (75, 90, 95)],
+        "single weights": [resnet["w64 95 %, weights"]],
+        "`layer3.1` on": [resnet["w64 90 %, layer3.1 on"]],
+        "width 32 / 20": [resnet["w32 75 %"], resnet["w20 75 %"]],
+        "MobileNetV2, 90": [net["mobilenetv2_100"]["mobilenetv2_100 90 %"]],
+        "DS-CNN": [net["ds_cnn"]["ds_cnn 80 %"]],
+        "motion sensors": [net["har_cnn1d"]["har_cnn1d 80 %"]],
+    }
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for words, figures in shown.items():
+        (row,) = [line for line in rows if words in line]
+        assert row.endswith(f"| {' / '.join(f'{v:.1f}' for v in figures)}× |"), row
+    assert "@@" not in text

@@ -70,7 +70,10 @@ def test_enough_time_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ticking")
 def test_far_too_little_time_stops_with_a_snapshot_and_stays_used_up(tmp_path: Path) -> None:
     setup, state = within(tmp_path / "run", 6, NATIVE)
-    with pytest.raises(BudgetError, match=r"budget 6s is used up after 6\.00 s of training, since the next step may take 1\.00 s; snapshot .* is whole"):
+    with pytest.raises(
+        BudgetError,
+        match=r"budget 6s is used up after 6\.00 s of training, since the next step may take 1\.00 s; snapshot .* is whole",
+    ):
         to_end(setup, state)
     assert state.seconds <= 6
     assert session.store.load(tmp_path / "run", state.snapshots).state["seconds"] == state.seconds

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from edgecl.nets.graph import Net
-from edgecl.types import Array, Batch, Bools, Named, Pass
+from edgecl.types import Array, Batch, Bools, Named, Pass, StoreError
 
 CURRENT, REPLAY = "current", "replay"
 """Sources of gradient: part 0 of a batch is current, all others are replay."""
@@ -31,6 +31,15 @@ class StepResult(NamedTuple):
 
     loss: Array  # [] float32
     logits: Array  # [N, K] float32, of the current part, before the update
+
+
+def check_arrays(net: Net, arrays: Named, wanted: Mapping[str, Any]) -> None:
+    """Raises StoreError that names an array which `wanted` (name → array) has and `arrays` lacks, or has in another shape."""
+    for name, own in wanted.items():
+        if name not in arrays:
+            raise StoreError(f"weights: no array {name!r} for net {net.name}")
+        if arrays[name].shape != tuple(own.shape):
+            raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {net.name} needs {tuple(own.shape)}")
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecl.arrays import numpy_namespace
-from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, check_arrays, sources_of
 from edgecl.engines.native_build import Parameters
 from edgecl.engines.native_layers import Floats, Means, Weights, expanded
 from edgecl.engines.native_plan import Plan, make_plan
@@ -23,7 +23,7 @@ from edgecl.engines.native_single import Single, runs
 from edgecl.kernels import array, load
 from edgecl.nets.graph import Net
 from edgecl.nets.prefix import checked, learning
-from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
+from edgecl.types import Array, Batch, Bools, ConfigError, Named, Part, Pass
 
 _PREDICT = 32  # samples at a time
 _FEW = 8  # up to so many samples are predicted one by one: the batched plan takes as long for 1 as for 32
@@ -88,11 +88,7 @@ class NativeEngine:
 
     def load(self, arrays: Named) -> None:
         wanted = self._state()
-        for name, own in wanted.items():
-            if name not in arrays:
-                raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
-            if arrays[name].shape != own.shape:
-                raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {own.shape}")
+        check_arrays(self.net, arrays, wanted)
         for name, own in wanted.items():  # all fit: nothing is loaded by halves
             own[...] = arrays[name]
         self._fresh = self._still = False

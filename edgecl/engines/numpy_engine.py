@@ -14,12 +14,12 @@ import numpy as np
 
 from edgecl import masks
 from edgecl.arrays import numpy_namespace
-from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, check_arrays, sources_of
 from edgecl.engines.numpy_ops import OPS, Arrays, Pull, Pulled
 from edgecl.nets.graph import Net
 from edgecl.nets.nodes import Node
 from edgecl.nets.prefix import checked, learning
-from edgecl.types import F32, Array, Batch, Bools, ConfigError, Named, Part, Pass, StoreError
+from edgecl.types import F32, Array, Batch, Bools, ConfigError, Named, Part, Pass
 
 _PREDICT = 64  # samples at a time
 
@@ -75,11 +75,7 @@ class NumpyEngine:
 
     def load(self, arrays: Named) -> None:
         wanted = self._state()
-        for name, own in wanted.items():
-            if name not in arrays:
-                raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
-            if arrays[name].shape != own.shape:
-                raise StoreError(f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {own.shape}")
+        check_arrays(self.net, arrays, wanted)
         for name, own in wanted.items():  # all fit: nothing is loaded by halves
             own[...] = arrays[name]
 

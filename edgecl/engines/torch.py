@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from edgecl import masks
-from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, sources_of
+from edgecl.engines.base import CURRENT, REPLAY, Output, StepResult, check_arrays, sources_of
 from edgecl.engines.cuda_graph import GraphStep, leaves, rebuild
 from edgecl.engines.torch_ops import render
 from edgecl.nets.graph import Net
 from edgecl.nets.prefix import checked
-from edgecl.types import Array, Batch, Bools, ConfigError, Named, Pass, StoreError
+from edgecl.types import Array, Batch, Bools, ConfigError, Named, Pass
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 SMALL = 20_000_000  # multiply-adds a sample
@@ -75,13 +75,7 @@ class TorchEngine:
 
     def load(self, arrays: Named) -> None:
         wanted = {**self.p, **{f"momentum.{k}": v for k, v in self.velocity.items()}}
-        for name, tensor in wanted.items():
-            if name not in arrays:
-                raise StoreError(f"weights: no array {name!r} for net {self.net.name}")
-            if arrays[name].shape != tuple(tensor.shape):
-                raise StoreError(
-                    f"weights: {name} has shape {arrays[name].shape}, net {self.net.name} needs {tuple(tensor.shape)}"
-                )
+        check_arrays(self.net, arrays, wanted)
         with torch.no_grad():  # all fit: nothing is loaded by halves
             for name, tensor in wanted.items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name], np.float32)))
