@@ -190,7 +190,8 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
     )
     if bad := state.engine.nonfinite():  # the last update: its loss was still finite
         _not_finite(setup, state, epoch, "weights are not finite", bad)
-    for i, flops in setup.meter.upkeep(state.live_weights(setup), epoch).items():
+    ran = replace(epoch, steps=epoch.steps - state.skipped)  # what haste left out made no choices
+    for i, flops in setup.meter.upkeep(state.live_weights(setup), ran).items():
         state.ledger.add_upkeep(i, flops)
     with clocked(state):
         if epoch.scores and setup.meter.changing(epoch):
