@@ -27,7 +27,7 @@ FLOORS = [
     {"store", "evaluate"},
     {"runfolder"},
     {"state"},
-    {"holding"},
+    {"average", "holding"},
     {"train", "session"},
     {"measure"},
     {"cli"},

@@ -1,0 +1,50 @@
+"""The mean of a task's last weights: which enter it, what becomes of it, and that nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_cases import SPARCL, begun, configured, live_weights, to_end
+
+from edgecl import average, schedule
+from edgecl.train import Progress, train
+
+SETS = (*SPARCL, "train={momentum: 0.9, epochs: 4, average: 0.5}")
+
+
+def test_which_steps_enter() -> None:
+    config = configured("train={average: 0.3, epochs: 10}")
+    epochs = schedule.epochs(config, [16 * 50])
+    entered = [(e.epoch, done) for e in epochs for done in range(1, e.steps + 1) if schedule.averages(config, e, done)]
+    assert entered == [(e, done) for e in (7, 8, 9) for done in (20, 40, 50)]
+
+
+@pytest.mark.parametrize("engine", ["native", "numpy", "torch"])
+def test_the_net_becomes_the_mean_but_for_dead_units(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, state = begun(tmp_path / "run", *SETS, f"engine.name={engine}")
+    seen, take = [], average.take
+
+    def checked(*args: object) -> None:
+        take(setup, state)
+        live, arrays = live_weights(setup, state), state.engine.arrays()
+        for name in (*setup.plan.net.weights(), *setup.plan.net.buffers()):
+            wanted = np.mean([a[name] for a in seen], 0) * live.get(name.removesuffix(".weight"), 1)
+            np.testing.assert_allclose(arrays[name], wanted, atol=1e-6, err_msg=name)
+        seen.clear()
+        tasks.append(state.at)
+
+    monkeypatch.setattr(average, "take", checked)
+    tasks: list[int] = []
+    for event in train(setup, state):
+        if isinstance(event, Progress) and event.epoch >= 2 and event.step == event.steps:
+            seen.append(state.engine.arrays())
+    assert tasks == [4, 8]  # two tasks of four epochs
+    assert (state.averaged, state.mean) == (0, {})
+
+
+def test_without_it_nothing_is_gathered(tmp_path: Path) -> None:
+    setup, state = begun(tmp_path / "run", *SPARCL, "train.epochs=1")
+    to_end(setup, state)
+    assert (state.averaged, state.mean) == (0, {})
