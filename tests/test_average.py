@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from run_cases import SPARCL, begun, configured, live_weights, to_end
 
-from edgecl import average, schedule
+from edgecl import average, footprint, schedule
+from edgecl.nets import build_net
 from edgecl.train import Progress, train
 
 SETS = (*SPARCL, "train={momentum: 0.9, epochs: 4, average: 0.5}")
@@ -37,11 +38,18 @@ def test_the_net_becomes_the_mean_but_for_dead_units(tmp_path: Path, engine: str
 
     monkeypatch.setattr(average, "take", checked)
     tasks: list[int] = []
-    for event in train(setup, state):
-        if isinstance(event, Progress) and event.epoch >= 2 and event.step == event.steps:
-            seen.append(state.engine.arrays())
+    ends = (e for e in train(setup, state) if isinstance(e, Progress) and e.epoch >= 2 and e.step == e.steps)
+    for _ in ends:
+        seen.append(state.engine.arrays())  # noqa: PERF401 - `checked` empties it on the way
     assert tasks == [4, 8]  # two tasks of four epochs
     assert (state.averaged, state.mean) == (0, {})
+
+
+def test_memory_budgets_count_the_mean() -> None:
+    net = build_net("small_cnn", (1, 8, 8), 10, 8)
+    none, some = (footprint.run_bytes(configured(f"train.average={share}"), net, 8) for share in (0, 0.2))
+    weights = 4 * sum(int(np.prod(s)) for s in net.weights().values())
+    assert some["mean of weights"] - none["mean of weights"] == weights
 
 
 def test_without_it_nothing_is_gathered(tmp_path: Path) -> None:
