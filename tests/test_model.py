@@ -59,5 +59,5 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no snapshot 007"):
         open_model(tmp_path / "other", 7)
     edit(tmp_path / "other", stream={"classes": []})
-    with pytest.raises(ConfigError, match="config.yaml"):
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
         open_model(tmp_path / "other")
