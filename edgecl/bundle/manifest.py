@@ -136,6 +136,8 @@ def check_files(where: str, files: Mapping[str, Entry]) -> None:
         raise StoreError(f"{where}: more than {FILES} files, or more than {TOTAL_BYTES >> 30} GiB in all")
     folders = {p[:i].lower() for p in files for i, c in enumerate(p) if c == "/"}
     taken = {MANIFEST, SIGNATURE} | folders
+    if folders & {MANIFEST, SIGNATURE}:
+        raise StoreError(f"{where}: a folder has the name of {MANIFEST} or {SIGNATURE}; there is a file of that name")
     for path, e in files.items():
         check_path(where, path)
         if e.bytes > FILE_BYTES:

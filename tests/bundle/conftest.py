@@ -12,9 +12,9 @@ from edgecl.bundle import Wish
 from edgecl.train import train
 
 SMALL = {
-    "data": {"name": "digits", "samples_per_class": 20, "classes_per_task": 5},
+    "data": {"name": "digits", "samples_per_class": 40, "classes_per_task": 5},
     "net": {"name": "small_cnn", "width": 8},
-    "train": {"epochs": 2, "batch": 16},
+    "train": {"epochs": 8, "batch": 16, "rate": 0.05, "snapshot_every": 8},
     "memory": {"capacity": 30},
     "mask": {"sparsity": 0.5},
     "engine": {"threads": 1},

@@ -12,7 +12,7 @@ import pytest
 
 KEPT, EMPTIED, LOST = "kept", "emptied", "lost"
 FATES = (KEPT, EMPTIED, LOST)
-"""Of what was not synced: all of it stands; the names stand, but files are empty; names come and go as if nothing had happened."""
+"""Of what was not synced: all of it stands; names stand, but files are empty; names come and go as if nothing had happened."""
 
 
 class PowerCut(BaseException):
@@ -123,7 +123,12 @@ def _keep(path: Path) -> Callable[[], None]:
         return lambda: path.symlink_to(said)
     if path.is_file():
         data = path.read_bytes()
-        return lambda: None if path.parent.is_dir() and path.write_bytes(data) < 0 else None
+
+        def write() -> None:
+            if path.parent.is_dir():
+                path.write_bytes(data)
+
+        return write
     if path.is_dir():
         return lambda: path.mkdir(exist_ok=True)
     return lambda: None

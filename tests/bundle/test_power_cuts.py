@@ -17,6 +17,7 @@ from power import EMPTIED, FATES, Power, PowerCut
 
 from edgecl import bundle, files, slots
 
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test here needs the real disk to sync: a killed process loses nothing that it wrote."""
