@@ -1,4 +1,4 @@
-.PHONY: demo test lint wheels sanitize arm
+.PHONY: demo test lint wheels sanitize arm soak
 
 # The main job on real data: five tasks of two digits each, at a 23rd of the dense cost, beside the dense run.
 demo:
@@ -21,3 +21,7 @@ sanitize:
 # The kernel tests on emulated Arm processors.
 arm:
 	PYTHON=python tools/arm
+
+# Ten minutes of damaged and forged bundles, which the reader has to refuse; the record goes to build/.
+soak:
+	mkdir -p build && python tools/fuzz_bundle --seconds 600 -o build/soak-bundle.json
