@@ -28,7 +28,7 @@ FLOORS = [
     {"runfolder"},
     {"state", "model"},
     {"holding"},
-    {"train", "session"},
+    {"train", "session", "export"},
     {"measure"},
     {"cli"},
     {"__main__"},
