@@ -9,12 +9,32 @@ from typing import Any
 import numpy as np
 
 from edgecl import masks
+from edgecl.card import Card
 from edgecl.engines.numpy_engine import NumpyEngine
 from edgecl.nets import ZOO, Net, build_net
 from edgecl.nets.init import initial
-from edgecl.nets.nodes import Add, BatchNorm, Concat, Conv2d, Flatten, GlobalPool, Linear, Mul, Pad, Pool, Relu, Sigmoid
+from edgecl.nets.nodes import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Hardsigmoid,
+    Hardswish,
+    Linear,
+    Mul,
+    Pad,
+    Pool,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+)
+from edgecl.types import Preprocess
 
-TINY = str(Path(__file__).parents[2] / "models" / "tiny_cnn.yaml")
+ROOT = Path(__file__).resolve().parents[2]
+TINY = str(ROOT / "models" / "tiny_cnn.yaml")
 Arrays = dict[str, np.ndarray]
 
 
@@ -73,6 +93,38 @@ def flat_logits() -> Net:
         Flatten("logits", ("b",)),
     )
     return Net("flat_logits", (1, 6, 6), 8, nodes, "logits", "logits")
+
+
+def gated() -> Net:
+    """All the activations, sides that differ, pads that count in a mean."""
+    nodes = (
+        Conv2d("a", ("x",), 4, (3, 2), (2, 1), (1, 0)),
+        BatchNorm("a.bn", ("a",)),
+        Relu6("a.act", ("a.bn",)),
+        Conv2d("row", ("a.act",), 6, (1, 3), (1, 2), (0, 1), groups=2),
+        Hardswish("row.act", ("row",)),
+        GlobalPool("row.mean", ("row.act",)),
+        GlobalPool("se.mean", ("a.act",), keep=True),
+        Conv2d("se.down", ("se.mean",), 3, 1, bias=True),
+        Silu("se.act", ("se.down",)),
+        Conv2d("se.up", ("se.act",), 4, 1, bias=True),
+        Hardsigmoid("se.gate", ("se.up",)),
+        Mul("se", ("a.act", "se.gate")),
+        Pool("max", ("se",), "max", 3, 2, 1),
+        Pool("avg", ("se",), "avg", (3, 2), (1, 2), (1, 0)),
+        Flatten("max.flat", ("max",)),
+        Flatten("avg.flat", ("avg",)),
+        Concat("flat", ("max.flat", "row.mean", "avg.flat")),
+        Linear("fc", ("flat",), 6, bias=False),
+        Linear("logits", ("fc",), 5),
+    )
+    return Net("gated", (3, 9, 7), 5, nodes, "logits", "fc")
+
+
+def card_of(net: Net, seen: tuple[int, ...]) -> Card:
+    n = net.input[0]
+    names = tuple(f"class {k}" for k in range(net.classes))
+    return Card(net.name, net.input, names, seen, Preprocess((0.4, 0.5, 0.3)[:n], (0.3, 0.2, 0.25)[:n]), "0" * 64, "0.1.0")
 
 
 SIZES = {"mobilenetv2_100": (3, 24, 24)}
