@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("edgecl.cli.train", "Train on a stream of classes, within a budget."),
     "plan": ("edgecl.cli.plan", "Print what train would do and cost, layer by layer."),
     "eval": ("edgecl.cli.evaluate", "Test a run's newest snapshot, by group and by class."),
+    "export": ("edgecl.cli.export", "Write a snapshot's network as a model file for another runtime."),
     "data": ("edgecl.cli.data", "List the data sets, and download them."),
     "methods": ("edgecl.cli.methods", "List the continual-learning methods and their options."),
     "bundle": ("edgecl.cli.bundle", "Make signed bundles for devices, check them, and install them."),

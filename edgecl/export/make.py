@@ -1,0 +1,71 @@
+"""One export from end to end: reduced, written, made int8 where that is asked for, and checked before anything is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecl.export import checks, samples
+from edgecl.export.checks import Score
+from edgecl.export.formats import chosen
+from edgecl.export.predictors import of_engine
+from edgecl.export.reduce import count, reduce
+from edgecl.export.samples import Checked
+from edgecl.model import Model
+
+FLOAT, INT8 = "float", "int8"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file, and what its check found. Sizes, times and scores are by FLOAT and INT8."""
+
+    data: bytes
+    suffix: str  # of its file
+    chip: str  # that int8 is for, or ""
+    engine: str  # that the float model was held to
+    parity: float  # its largest difference of logits
+    scores: Mapping[str, Mapping[str, Score]]  # source of samples → by model; the last source is judged by
+    samples: Mapping[str, int]  # source → how many
+    bytes: Mapping[str, int]
+    ms: Mapping[str, float]  # one sample on one thread
+    parameters: tuple[int, int]  # of the whole net, and of what is left of it
+    macs: tuple[int, int]
+
+
+def export(model: Model, target: str, chip: str = "", file: Path | None = None, tests: int = 0) -> Exported:
+    """`target` and `chip` as `chosen` knows them; samples from `file`, else from the replay memory; also judged by at most
+    `tests` test samples, where the data set is here.
+
+    Raises ConfigError for a target that is unknown or not installed, DataError for a wrong file, NumericError where the float
+    model is not the net.
+    """
+    format_, _, chip = chosen(target, chip)
+    sets = _samples(model, file, tests)
+    found = reduce(model.net, model.weights, model.card.seen)
+    data = {FLOAT: format_.write(found, model.card)}
+    predict = {k: format_.predictor(v) for k, v in data.items()}
+    name, engine = of_engine(model)
+    parity = checks.parity(predict[FLOAT](sets[0].x), engine(sets[0].x), f"engine {name}")
+    whole, left = count(model.net), count(found.net)
+    return Exported(
+        data=data[FLOAT],
+        suffix=format_.suffix,
+        chip=chip,
+        engine=name,
+        parity=parity,
+        scores={s.source: checks.scores(model.card, s, {k: p(s.x) for k, p in predict.items()}, FLOAT) for s in sets},
+        samples={s.source: len(s.x) for s in sets},
+        bytes={k: len(v) for k, v in data.items()},
+        ms=checks.times(predict, sets[0].x[:1]),
+        parameters=(whole[0], left[0]),
+        macs=(whole[1], left[1]),
+    )
+
+
+def _samples(model: Model, file: Path | None, tests: int) -> list[Checked]:
+    """What is known here: the first to calibrate with, the last to judge by."""
+    own = samples.of_model(model, file)
+    test = samples.of_tests(model.config, model.card, tests)
+    return [s for s in (own, test) if s] or [samples.noise(model.card)]

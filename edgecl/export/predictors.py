@@ -1,0 +1,66 @@
+"""Predictors that an export is checked with: logits [N, S] of stored samples x, uint8 [N, C, H, W], on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgecl.data.augment import center_crops, prepare
+from edgecl.engines import AUTO, make_engine, pick
+from edgecl.model import Model
+from edgecl.types import F32, U8, ConfigError
+
+BATCH = 32  # samples at a time
+
+Predict = Callable[[U8], F32]
+
+
+def of_engine(model: Model) -> tuple[str, Predict]:
+    """The engine that runs here, by its name, with the snapshot's own weights: what every export is held to."""
+    name = pick(AUTO).name
+    engine = make_engine(name, model.net, threads=1)
+    engine.load({k: model.weights[k] for k in engine.held()})
+    pre, seen = replace(model.card.preprocess, pad=0, flip=False), list(model.card.seen)
+
+    def predict(x: U8) -> F32:
+        ready = prepare(engine.xp, engine.asarray(x), engine.asarray(center_crops(len(x), pre)), pre)
+        found: F32 = engine.numpy(engine.predict(ready))[:, seen]
+        return found
+
+    return name, lambda x: _by_parts(predict, x)
+
+
+def of_onnx(data: bytes) -> Predict:
+    """ONNX Runtime on one thread of the CPU. Raises ConfigError where it is not installed."""
+    session = onnx_session(data)
+
+    def predict(x: U8) -> F32:
+        found: F32 = session.run(["logits"], {"x": x})[0]
+        return found
+
+    return lambda x: _by_parts(predict, x)
+
+
+def onnx_session(data: bytes) -> Any:
+    """An inference session of the model."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def onnxruntime() -> Any:
+    """The module. Raises ConfigError that says how to have it."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as e:
+        raise ConfigError(f'export: {e.name} is not installed; pip install "edgecl[onnx]"') from None
+    return onnxruntime
+
+
+def _by_parts(predict: Predict, x: U8) -> F32:
+    return np.concatenate([predict(x[i : i + BATCH]) for i in range(0, len(x), BATCH)])

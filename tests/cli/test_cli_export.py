@@ -1,0 +1,87 @@
+"""`edgecl export` on a run of seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_cases import TINY, Cli
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from edgecl.export import read_card
+from edgecl.model import open_model
+
+
+@pytest.fixture
+def run(cli: Cli, tmp_path: Path) -> Path:
+    done = cli("train", "--net", "small_cnn", "--run", "mine", *TINY)
+    assert done.code == 0, done.err
+    return tmp_path / "mine"
+
+
+def test_a_run_becomes_a_checked_file(cli: Cli, run: Path) -> None:
+    done = cli("export", "mine", "--to", "onnx", "-o", "m.onnx", "--json")
+    assert (done.code, done.err) == (0, "")
+    said = json.loads(done.out)
+    assert said["file"] == "m.onnx"
+    assert said["bytes"]["float"] == Path("m.onnx").stat().st_size
+    assert said["parity"] < 1e-4
+    assert [c["source"] for c in said["checks"]] == ["replay memory", "test split"]
+    assert read_card(Path("m.onnx")) == open_model(run).card
+
+
+def test_a_snapshot_by_number_or_folder_and_the_usual_name(cli: Cli, run: Path) -> None:
+    newest = open_model(run).folder
+    done = cli("export", str(newest), "--to", "onnx", "--test-samples", "0")
+    assert done.code == 0, done.err
+    assert Path(f"mine-{newest.name}.onnx").exists()
+    assert "of replay memory" in done.out
+    assert "test split" not in done.out
+    done = cli("export", str(newest), "--snapshot", "99", "--to", "onnx")
+    assert (done.code, "another one" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("--to", "onx"), 2, "did you mean 'onnx'?"),
+        (("--to", "onnx", "--for", "arm"), 2, "the same for every chip"),
+        (("--to", "onnx", "-o", "m.tflite"), 2, "does not end in .onnx"),
+        (("--to", "onnx", "-o", "no/m.onnx"), 4, "no/m.onnx: no such file"),
+        (("--to", "onnx", "--samples", "none.npz"), 3, "none.npz: no such file"),
+        (("--to", "onnx", "--snapshot", "77"), 4, "no snapshot 077"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(cli: Cli, run: Path, args: tuple[str, ...], code: int, said: str) -> None:
+    done = cli("export", "mine", *args)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(Path().glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"y": np.zeros(3, int)}, "x is missing"),
+        ({"x": np.zeros((3, 1, 8, 8), np.float32)}, "x is float32 (3, 1, 8, 8), not uint8 [N, 1, 8, 8]"),
+        ({"x": np.zeros((3, 1, 8, 8), np.uint8), "y": np.zeros(2, int)}, "not 3 class ids"),
+        ({"x": np.zeros((3, 1, 8, 8), np.uint8), "y": np.full(3, 77)}, "no class that was learned"),
+    ],
+)
+def test_samples_that_do_not_fit(cli: Cli, run: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+    np.savez("s.npz", **arrays)
+    done = cli("export", "mine", "--to", "onnx", "--samples", "s.npz")
+    assert done.code == 3
+    assert "s.npz: " in done.err
+    assert said in done.err
+
+
+def test_samples_of_ones_own(cli: Cli, run: Path) -> None:
+    np.savez("s.npz", x=np.zeros((3, 1, 8, 8), np.uint8))
+    done = cli("export", "mine", "--to", "onnx", "--samples", "s.npz", "--test-samples", "0", "--json")
+    assert json.loads(done.out)["checks"][0]["float"]["accuracy"] is None
