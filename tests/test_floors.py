@@ -29,7 +29,8 @@ FLOORS = [
     {"state", "model"},
     {"holding"},
     {"train", "session"},
-    {"measure"},
+    {"lesson"},
+    {"measure", "runtime"},
     {"cli"},
     {"__main__"},
 ]
