@@ -24,7 +24,7 @@ FLOORS = [
     {"timing", "footprint"},
     {"outlook"},
     {"plan"},
-    {"store", "evaluate"},
+    {"store", "evaluate", "taught"},
     {"runfolder"},
     {"state", "model"},
     {"holding"},
