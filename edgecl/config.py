@@ -22,12 +22,14 @@ class DataConfig:
     root: str = ""  # folder of the data sets; empty: EDGECL_DATA, else the cache
     classes_per_task: int = 2
     samples_per_class: int = 0  # 0: all
+    tasks: int = 0  # learn only the first so many, and know no class of the others; 0: all
 
 
 @dataclass(frozen=True)
 class NetConfig:
     name: str = ""  # empty: the data set's usual net
     width: int = 0  # 0: full
+    capacity: int = 0  # classes that the classifier has room for; 0: as many as the data has
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class TrainConfig:
     weight_decay: float = 0.0
     average: float = 0.0  # share of a task's epochs, its last, whose mean weights the net becomes at the task's end
     snapshot_every: int = 1  # epochs; a task's end always has one
+    snapshot_seconds: float = 0.0  # of training at least between two snapshots within a task: cards wear out
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
     capacity: int = 500  # samples in the replay memory
     batch: int = 0  # samples a draw; 0: as many as train.batch
+    compress: bool = False  # deflate its pixels in snapshots
 
 
 @dataclass(frozen=True)

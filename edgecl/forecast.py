@@ -23,6 +23,7 @@ class Workload:
     input: tuple[int, int, int]
     classes: int
     sizes: tuple[int, ...]  # training samples of each task
+    net: Net | None = None  # where no name builds it again: then it has no other width
 
 
 def simulate(config: Config, net: Net, work: Workload, until: int | None = None) -> Ledger:

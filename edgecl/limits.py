@@ -15,7 +15,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "data.classes_per_task": (1, 1e6),
     "data.samples_per_class": (0, 1e9),
+    "data.tasks": (0, 1e6),
     "net.width": (0, 1e5),
+    "net.capacity": (0, 1e6),
     "train.epochs": (1, 1e6),
     "train.batch": (1, 4096),
     "train.rate": (0, 1e3),
@@ -23,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.weight_decay": (0, 1e3),
     "train.average": (0, 1),
     "train.snapshot_every": (1, 1e9),
+    "train.snapshot_seconds": (0, 1e9),
     "memory.capacity": (1, 1e9),
     "memory.batch": (0, 4096),
     "mask.sparsity": (0, 0.9999),

@@ -38,12 +38,14 @@ class Model(NamedTuple):
 
 def describe(stream: Stream) -> dict[str, Any]:
     """What config.yaml keeps of a stream, so that a snapshot can be used where the data set is not."""
+    before = {"before": stream.before} if stream.before else {}
     return {
         "name": stream.name,
         "classes": list(stream.class_names),
         "groups": [list(g) for g in stream.groups],
         "shape": list(stream.shape),
         "preprocess": preprocess_to_dict(stream.preprocess),
+        **before,
     }
 
 
@@ -64,7 +66,7 @@ def open_model(run: Path, number: int | None = None) -> Model:
     if number is None:
         raise StoreError(f"{run}: has no snapshot yet")
     snapshot = store.load(run, number)
-    stream = recorded.get("stream") or describe(_read(config))
+    stream = recorded.get("stream") or describe(read_data(config, lazy=True))
     try:
         net = _net(config, recorded, stream)
         seen = _seen(config, recorded, stream, snapshot.state)
@@ -88,16 +90,18 @@ def recorded_config(run: Path, recorded: Mapping[str, Any] | None = None) -> Con
         raise ConfigError(f"{run / runfolder.CONFIG}: {e}") from None
 
 
-def _read(config: Config) -> Stream:
+def read_data(config: Config, *, lazy: bool) -> Stream:
+    """The configured data set's stream; see data.load_stream."""
     d = config.data
-    return load_stream(d.name, d.root, classes_per_task=d.classes_per_task, samples_per_class=d.samples_per_class, lazy=True)
+    how = {"classes_per_task": d.classes_per_task, "samples_per_class": d.samples_per_class, "tasks": d.tasks}
+    return load_stream(d.name, d.root, **how, lazy=lazy)
 
 
 def _net(config: Config, recorded: Mapping[str, Any], stream: Mapping[str, Any]) -> Net:
     if recorded.get(NET):
         return Net.from_dict(recorded[NET])
     c, h, w = stream["shape"]
-    return build_net(config.net.name, (c, h, w), len(stream["classes"]), config.net.width)
+    return build_net(config.net.name, (c, h, w), config.net.capacity or len(stream["classes"]), config.net.width)
 
 
 def _card(net: Net, stream: Mapping[str, Any], seen: Sequence[int], folder: Path) -> Card:
@@ -107,12 +111,12 @@ def _card(net: Net, stream: Mapping[str, Any], seen: Sequence[int], folder: Path
 
 
 def _seen(config: Config, recorded: Mapping[str, Any], stream: Mapping[str, Any], state: Mapping[str, Any]) -> list[int]:
-    """Classes of the tasks that training has begun with."""
+    """Classes known before, and those of the tasks that training has begun with."""
     sizes = [sum(recorded["data"]["samples"])] if method_of(config).joint else recorded["data"]["samples"]
     groups = begun_tasks(schedule.epochs(config, sizes), state["at"], state["step"])
     if method_of(config).joint and groups:
         groups = len(stream["groups"])
-    return [k for group in stream["groups"][:groups] for k in group]
+    return [k for group in stream["groups"][: groups + stream.get("before", 0)] for k in group]
 
 
 def begun_tasks(epochs: Sequence[schedule.Epoch], at: int, step: int) -> int:

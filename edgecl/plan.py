@@ -14,7 +14,7 @@ from edgecl.nets import Net, build_net, full_width
 from edgecl.outlook import HEADROOM as HEADROOM
 from edgecl.outlook import Device as Device
 from edgecl.outlook import Plan as Plan
-from edgecl.types import BudgetError
+from edgecl.types import BudgetError, ConfigError
 
 WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
 """Shares of the full width that the planner tries, widest first."""
@@ -30,8 +30,13 @@ NARROW, FEWEST = 0.3125, 1 / 3
 
 
 def build(config: Config, work: Workload) -> Net:
-    """The net that a configuration names."""
-    return build_net(config.net.name, work.input, work.classes, config.net.width)
+    """The net that a configuration names. Raises ConfigError, also where its classifier has no room for the data's classes."""
+    if work.net is not None:
+        return work.net
+    room = config.net.capacity or work.classes
+    if room < work.classes:
+        raise ConfigError(f"net.capacity is {room}, but the data has {work.classes} classes")
+    return build_net(config.net.name, work.input, room, config.net.width)
 
 
 def baseline(config: Config) -> Config:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecl import environment, kernels, plan, runfolder, schedule, store
+from edgecl import environment, kernels, plan, runfolder, schedule, store, taught
 from edgecl import state as states
 from edgecl.budget import parse
 from edgecl.config import Config
-from edgecl.data import joint, load_stream
+from edgecl.data import joint
 from edgecl.engines import Engine, check_storage, make_engine, pick
 from edgecl.forecast import Workload, meter_of, method_of, simulate
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
-from edgecl.model import begun_tasks, describe, net_entry
+from edgecl.model import NET, begun_tasks, describe, net_entry, read_data
 from edgecl.model import recorded_config as recorded_config
-from edgecl.nets import beside
+from edgecl.nets import Net, beside
 from edgecl.plan import Device, Plan
 from edgecl.profiles import Figure
 from edgecl.state import Setup, State, fresh, restore
@@ -36,8 +36,7 @@ def workload(stream: Stream) -> Workload:
 
 def read_stream(config: Config) -> Stream:
     """The configured stream, in tasks. Under a memory budget its pixels stay on the disk, as far as the data set can."""
-    d, lazy = config.data, parse(config.budget).memory is not None
-    return load_stream(d.name, d.root, classes_per_task=d.classes_per_task, samples_per_class=d.samples_per_class, lazy=lazy)
+    return read_data(config, lazy=parse(config.budget).memory is not None)
 
 
 def make(config: Config, stream: Stream, pinned: Collection[str], clock: Clock | None = None) -> Plan:
@@ -71,11 +70,11 @@ def _lanes() -> int:
 
 def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | None = None) -> tuple[Setup, State]:
     """A new run in the folder `run`, which must hold no other; config.yaml holds `extra` too."""
-    engine = _engine(chosen)
+    engine = engine_of(chosen)
     beside(chosen.config.net.name, chosen.net)  # weights that do not fit must leave no folder
     known = {"data": fingerprint(stream), "stream": describe(stream), **net_entry(chosen.config, chosen.net)}
     runfolder.create_run(run, {**record(chosen, engine), **known, **(extra or {})})
-    setup = _setup(run, chosen, stream)
+    setup = setup_of(run, chosen, stream)
     return setup, fresh(setup, engine)
 
 
@@ -87,7 +86,7 @@ def resume(run: Path) -> tuple[Setup, State]:
     unbroken run.
     """
     setup = _recorded(run)
-    engine = _engine(setup.plan)
+    engine = engine_of(setup.plan)
     state = restore(setup, engine)
     state.warnings += _moved(runfolder.read_config(run).get("environment") or {}, _environment(engine))
     return setup, state
@@ -102,11 +101,14 @@ def check(run: Path) -> None:
 
 def _recorded(run: Path) -> Setup:
     """As config.yaml has it, on the samples that the run began with."""
-    config = recorded_config(run)
-    stream = read_stream(config)
     recorded = runfolder.read_config(run)
+    config = recorded_config(run, recorded)
+    stream = taught.read(run, recorded["stream"]) if taught.BASE in recorded else read_stream(config)
     _check_data(run, recorded.get("data"), stream)
-    return _setup(run, plan.frozen(config, workload(stream), Device(power=_power(recorded))), stream)
+    work = workload(stream)
+    if taught.BASE in recorded and NET in recorded:
+        work = replace(work, net=Net.from_dict(recorded[NET]))
+    return setup_of(run, plan.frozen(config, work, Device(power=_power(recorded))), stream)
 
 
 def _power(recorded: Mapping[str, Any]) -> Figure | None:
@@ -132,7 +134,7 @@ def open_snapshot(run: Path, number: int | None = None) -> Opened:
     number = store.latest(run) if number is None else number
     if number is None:
         raise StoreError(f"{run}: has no snapshot yet")
-    engine = _engine(setup.plan)
+    engine = engine_of(setup.plan)
     snapshot = states.load(setup, number, engine)
     return Opened(setup, engine, number, _seen_groups(setup, snapshot.state["at"], snapshot.state["step"]))
 
@@ -195,7 +197,8 @@ def _check_data(run: Path, was: Mapping[str, Any] | None, stream: Stream) -> Non
         raise DataError(f"{stream.name}: these are not the samples that {run} began with ({'; '.join(changes)})")
 
 
-def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
+def setup_of(run: Path, chosen: Plan, stream: Stream) -> Setup:
+    """What never changes in the run in `run`."""
     method = method_of(chosen.config)
     if method.joint:
         stream = joint(stream)
@@ -204,7 +207,8 @@ def _setup(run: Path, chosen: Plan, stream: Stream) -> Setup:
     return Setup(run, chosen, stream, method, epochs, meter.layers, meter)
 
 
-def _engine(chosen: Plan) -> Engine:
+def engine_of(chosen: Plan) -> Engine:
+    """The planned engine, its weights still zeros."""
     c = chosen.config
     name = with_engine(c).engine.name  # auto, where a recorded configuration has no name
     only_torch = {"deterministic": c.engine.deterministic} if name == "torch" else {}
@@ -257,7 +261,7 @@ def _energy(setup: Setup, state: State) -> dict[str, Any] | None:
 
 def _dense_so_far(setup: Setup, state: State) -> Ledger:
     """The baseline's ledger for the stream seen so far: all epochs that are done, and as large a share of the one begun."""
-    base, work = plan.baseline(setup.config), workload(setup.stream)
+    base, work = plan.baseline(setup.config), setup.plan.work
     net = plan.build(base, work)
     dense = simulate(base, net, work, state.at)
     if state.step:
@@ -272,5 +276,9 @@ def _metrics(setup: Setup, accuracy: Sequence[Mapping[str, Any]]) -> dict[str, A
     learned = len(accuracy) - 1
     if learned < 1:
         return dict.fromkeys(summary([[0.0]] * 2, [[0.0]] * 2))
-    groups = None if setup.method.joint else learned
+    before = setup.stream.before
+    if before and len(setup.stream.groups) > before:  # what came before counts as a task: its best is that of the first row
+        nothing = {k: [None] * len(setup.stream.groups) for k in ("class_il", "task_il")}
+        accuracy = [*[nothing] * before, *accuracy]
+    groups = None if setup.method.joint else learned + before
     return dict(summary(*([row[k][:groups] for row in accuracy] for k in ("class_il", "task_il"))))

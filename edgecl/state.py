@@ -63,8 +63,9 @@ class Setup:
         return self._mask(self.stream.tasks[task].classes)
 
     def seen_mask(self, task: int) -> F32:
-        """[K]: 1 for the classes of all tasks up to this one."""
-        return self._mask(tuple(c for t in self.stream.tasks[: task + 1] for c in t.classes))
+        """[K]: 1 for the classes known before the first task, and those of all tasks up to this one."""
+        known = tuple(c for group in self.stream.groups[: self.stream.before] for c in group)
+        return self._mask(known + tuple(c for t in self.stream.tasks[: task + 1] for c in t.classes))
 
     def _mask(self, classes: tuple[int, ...]) -> F32:
         mask = np.zeros(self.classes, np.float32)
@@ -95,6 +96,7 @@ class State:
     seconds: float = 0.0  # of training: its steps, and the changes of masks and data between them
     latest: float = 0.0  # of these, the last step's or change's; not stored
     snapshots: int = 0  # number of the newest
+    saved: float = 0.0  # seconds of training at that one; not stored
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # for the loop to note before it goes on
     chosen: dict[str, Array] = field(default_factory=dict)  # gradient masks, on the engine; empty: all live units
@@ -169,7 +171,7 @@ def save(setup: Setup, state: State) -> Path:
     """Writes the next snapshot; returns its folder."""
     state.metrics.sync()
     learning = {f"learning.{k}": v for k, v in state.learning._asdict().items()}
-    memory = {f"memory.{k}": v for k, v in state.memory.arrays().items()} if state.memory else {}
+    memory = {f"memory.{k}": v for k, v in _kept(setup, state).items()}
     live = {f"live.{k}": v for k, v in state.live.items()}
     chosen = {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()}
     mean = {f"mean.{k}": v for k, v in state.mean.items()}
@@ -185,8 +187,13 @@ def save(setup: Setup, state: State) -> Path:
     }
     snapshot = store.Snapshot(dict(state.engine.held()), {**live, **chosen}, arrays, plain)
     path = store.save(setup.run, state.snapshots + 1, snapshot)
-    state.snapshots += 1
+    state.snapshots, state.saved = state.snapshots + 1, state.seconds
     return path
+
+
+def _kept(setup: Setup, state: State) -> dict[str, Any]:
+    """The replay memory's arrays; none where the method has no memory."""
+    return state.memory.arrays(compress=setup.config.memory.compress) if state.memory else {}
 
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
@@ -203,7 +210,7 @@ def restore(setup: Setup, engine: Engine) -> State:
     snapshot = load(setup, number, engine)
     plain = snapshot.state
     state = State(
-        _rng(plain["rng"]),
+        random_from(plain["rng"]),
         engine,
         Ledger(setup.meter.costs),
         Metrics.open(setup.run, plain["metrics_offset"]),
@@ -217,6 +224,7 @@ def restore(setup: Setup, engine: Engine) -> State:
         **{k: plain.get(k, 0) for k in LATER},
         **{k: plain[k] for k in COUNTERS},
     )
+    state.saved = state.seconds
     state.ledger.restore(plain["ledger"])
     state.apply_masks(setup)
     state.chosen = {k: engine.asarray(v) for k, v in _under("chosen.", snapshot.masks).items()}
@@ -254,7 +262,7 @@ def _check(setup: Setup, where: str, snapshot: store.Snapshot) -> None:
         if shape != wanted:
             raise StoreError(f"{where}: mask of layer {name} is {shape}, but the configuration has it {wanted}")
     names = set(snapshot.memory) | set(snapshot.state)
-    memory = [f"memory.{k}" for k in ("x", "y", "ids", "logits", "seen")] if setup.method.draws else []
+    memory = [f"memory.{k}" for k in ("y", "ids", "logits", "seen")] if setup.method.draws else []
     for key in (*memory, *(f"learning.{k}" for k in Learning._fields), "order", *COUNTERS, *PLAIN):
         if key not in names:
             raise StoreError(f"{where}: no {key!r}, which method {setup.method.name} goes on with")
@@ -264,7 +272,8 @@ def _under(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
     return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def _rng(state: dict[str, Any]) -> np.random.Generator:
+def random_from(state: dict[str, Any]) -> np.random.Generator:
+    """A generator that goes on where a snapshot's `rng` was."""
     rng = np.random.default_rng()
     rng.bit_generator.state = state
     return rng

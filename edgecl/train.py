@@ -203,8 +203,14 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
     if epoch.last:
         average.take(setup, state)
         yield from _evaluate(setup, state, learned=epoch.task + 1)
-    if epoch.last or (epoch.epoch + 1) % setup.config.train.snapshot_every == 0:
+    if epoch.last or _due(setup, state, epoch):
         save(setup, state)
+
+
+def _due(setup: Setup, state: State, epoch: Epoch) -> bool:
+    """Whether a snapshot within a task is wanted now."""
+    how = setup.config.train
+    return (epoch.epoch + 1) % how.snapshot_every == 0 and state.seconds - state.saved >= how.snapshot_seconds
 
 
 # masks
@@ -275,7 +281,7 @@ def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event | Test
     """A row of the accuracy matrices: groups learned, and the next one for forward transfer (all of them at first)."""
     stream = setup.stream
     groups = len(stream.groups)
-    seen = groups if setup.method.joint and learned else learned
+    seen = groups if setup.method.joint and learned else min(stream.before + learned, groups)
     last = groups if not learned else min(seen + 1, groups)
     row = []
     for g in range(last):

@@ -117,6 +117,7 @@ class Stream:
     tasks: tuple[Task, ...]
     tests: tuple[Samples, ...]  # one a group
     preprocess: Preprocess
+    before: int = 0  # groups, the first ones, that the network knew before the first task: no task teaches them
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -41,7 +41,7 @@ SPARCL = (
 
 
 @cache
-def digits(classes_per_task: int, samples_per_class: int) -> Stream:
+def digits(classes_per_task: int, samples_per_class: int, tasks: int = 0) -> Stream:
     return session.read_stream(configs.resolve("digits", [{"data": locals()}]))
 
 
@@ -51,7 +51,7 @@ def configured(*sets: str) -> Config:
 
 def planned(*sets: str) -> tuple[Plan, Stream]:
     config = configured(*sets)
-    stream = digits(config.data.classes_per_task, config.data.samples_per_class)
+    stream = digits(config.data.classes_per_task, config.data.samples_per_class, config.data.tasks)
     return session.make(config, stream, {configs.parse_set(s)[0] for s in sets}), stream
 
 

@@ -16,6 +16,7 @@ from test_docs import FENCED, ROOT, code, first, section, tables
 
 from edgecl import masks, session, store
 from edgecl.ledger import KINDS
+from edgecl.memory import DEFLATED, SHAPE
 
 FORMAT = ROOT / "docs/formats/run.md"
 
@@ -38,7 +39,7 @@ def newest(run: Path) -> Path:
 def test_files(run: Path) -> None:
     (rows,) = tables(section(FORMAT, "Files"))
     said = {name.rstrip("/") for name in first(rows)}
-    assert said == {p.name for p in run.iterdir()} | {"dense"}
+    assert said == {p.name for p in run.iterdir()} | {"dense", "lesson.npz"}
     assert all(f"### {p.name}\n" in FORMAT.read_text() for p in newest(run).iterdir())
 
 
@@ -46,7 +47,7 @@ def test_config(run: Path) -> None:
     (rows,) = tables(section(FORMAT, "config.yaml"))
     recorded = yaml.safe_load((run / "config.yaml").read_text())
     keys = ["config"] + [f"{top}.{key}" for top, values in recorded.items() if top != "config" for key in values]
-    assert sorted(first(rows)) == sorted([*keys, "compare", "net"])
+    assert sorted(first(rows)) == sorted([*keys, "compare", "net", "base", "stream.before"])
 
 
 @pytest.mark.parametrize("kind", ["task", "epoch", "end", "warning"])
@@ -76,8 +77,9 @@ def test_state(run: Path) -> None:
 
 def test_names_of_arrays(run: Path) -> None:
     snapshot = store.load(run, store.latest(run) or 0)
-    (memory,) = tables(section(FORMAT, "memory.safetensors"))
+    memory, deflated = tables(section(FORMAT, "memory.safetensors"))
     assert set(snapshot.memory) == set(first(memory))
+    assert first(deflated) == [f"memory.{k}" for k in (DEFLATED, SHAPE)]
     names, units = tables(section(FORMAT, "masks.safetensors"))
     layers = {name.split(".", 1)[1] for name in snapshot.masks}
     assert set(snapshot.masks) == {n.replace("<layer>", layer) for n in first(names) for layer in layers}

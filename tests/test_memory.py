@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecl.memory import Reservoir
+from edgecl.memory import Reservoir, deflated, inflated
 from edgecl.types import ConfigError, DataError, StoreError
 
 FEW = settings(max_examples=60, deadline=None)
@@ -142,3 +144,36 @@ def test_a_damaged_snapshot_is_named():
             Reservoir.from_arrays(good | {name: wrong})
     with pytest.raises(StoreError, match="no array 'y'"):
         Reservoir.from_arrays({k: v for k, v in good.items() if k != "y"})
+
+
+# ---- deflated ----
+
+
+@FEW
+@given(seeds, st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+def test_deflated_pixels_come_back(seed, m, c, h, w):
+    x = np.random.default_rng(seed).integers(0, 256, (m, c, h, w), dtype=np.uint8)
+    np.testing.assert_array_equal(inflated({**deflated(x), "y": np.zeros(m, np.int64)}), x)
+
+
+def test_a_deflated_memory_comes_back():
+    memory = filled(1, 5, [3, 9])
+    assert same(Reservoir.from_arrays(memory.arrays(compress=True)), memory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x.shape": np.array([5, 2, 3, 2], np.int64)},  # more pixels than there are
+        {"x.shape": np.array([5, 2, 3], np.int64)},
+        {"x.shape": np.array([4, 2, 3, 1], np.int64)},
+        {"x.shape": np.array([5, 1 << 14, 1 << 14, 2], np.int64)},
+        {"x.deflated": np.frombuffer(zlib.compress(bytes(10_000_000)), np.uint8)},  # unpacks to more: never all in memory
+        {"x.deflated": np.frombuffer(b"no zlib stream", np.uint8)},
+        {"x.deflated": np.zeros(0, np.uint8)},
+    ],
+    ids=range(7),
+)
+def test_damaged_deflated_pixels_are_refused(change):
+    with pytest.raises(StoreError, match=r"memory: x\."):
+        Reservoir.from_arrays({**filled(1, 5, [9]).arrays(compress=True), **change})

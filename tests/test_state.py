@@ -120,7 +120,7 @@ def test_a_snapshot_gives_all_of_it_back(tmp_path: Path, step: int, method: str)
     while state.gathered:  # no snapshot is made in the middle of scoring
         next(ticks(setup, state))
     states.save(setup, state)
-    back = states.restore(setup, session._engine(setup.plan))
+    back = states.restore(setup, session.engine_of(setup.plan))
     assert plain(back) == plain(state)
     assert back.rng.random() == state.rng.random()
 
@@ -129,7 +129,7 @@ def test_gradient_masks_come_back_into_force(tmp_path: Path) -> None:
     setup, state = stopped_at(tmp_path / "run", 2, *SETS, "engine.name=torch")  # whose masks can be read
     assert state.chosen
     states.save(setup, state)
-    back = states.restore(setup, session._engine(setup.plan))
+    back = states.restore(setup, session.engine_of(setup.plan))
     for name in setup.layers:
         assert (state.engine.updated[name] == back.engine.updated[name]).all()
         assert (back.engine.updated[name] < back.engine.live[name]).any()
@@ -138,7 +138,7 @@ def test_gradient_masks_come_back_into_force(tmp_path: Path) -> None:
 def test_without_a_snapshot_it_begins_anew(tmp_path: Path) -> None:
     setup, state = stopped_at(tmp_path / "run", 2, *SETS)
     state.note({"event": "lost"})
-    anew = states.restore(setup, session._engine(setup.plan))
+    anew = states.restore(setup, session.engine_of(setup.plan))
     assert plain(anew) == plain(begun(tmp_path / "other", *SETS)[1])
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
 
@@ -148,7 +148,7 @@ def test_numbers_rise_and_events_after_a_snapshot_are_forgotten(tmp_path: Path) 
     state.note({"event": "kept"})
     assert [states.save(setup, state).name for _ in range(3)] == ["001", "002", "003"]
     state.note({"event": "lost"})
-    back = states.restore(setup, session._engine(setup.plan))
+    back = states.restore(setup, session.engine_of(setup.plan))
     assert back.snapshots == 3
     assert [json.loads(line)["event"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == ["kept"]
 
@@ -171,7 +171,7 @@ def test_a_part_that_is_missing_is_named(tmp_path: Path, lost: str) -> None:
     parts = [{k: v for k, v in part.items() if k != lost} for part in whole]
     store.save(setup.run, 2, store.Snapshot(*parts))
     with pytest.raises(StoreError, match=rf"snapshots/002: .*{lost.removeprefix('live.')}"):
-        states.restore(setup, session._engine(setup.plan))
+        states.restore(setup, session.engine_of(setup.plan))
 
 
 def test_a_mask_of_an_unknown_layer_is_named(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_mask_of_an_unknown_layer_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         StoreError, match=r"snapshots/001: mask of layer conv9 is \(2, 2\), but the configuration has it not masked"
     ):
-        states.restore(setup, session._engine(setup.plan))
+        states.restore(setup, session.engine_of(setup.plan))
 
 
 def test_weights_of_another_net_are_named(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_weights_of_another_net_are_named(tmp_path: Path) -> None:
     store.save(setup.run, 2, whole._replace(weights={**whole.weights, "conv1.weight": np.zeros((12, 1, 3, 3), np.float32)}))
     said = r"/run/snapshots/002: weights: conv1.weight has shape \(12, 1, 3, 3\), net small_cnn needs \(8, 1, 3, 3\)"
     with pytest.raises(StoreError, match=said):
-        states.restore(setup, session._engine(setup.plan))
+        states.restore(setup, session.engine_of(setup.plan))
     with pytest.raises(StoreError, match=said):
         session.open_snapshot(setup.run)
 

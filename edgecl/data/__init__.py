@@ -96,17 +96,17 @@ def resolve(name: str) -> str:
 
 
 def load_stream(
-    name: str, root: str = "", *, classes_per_task: int = 2, samples_per_class: int = 0, lazy: bool = False
+    name: str, root: str = "", *, classes_per_task: int = 2, samples_per_class: int = 0, tasks: int = 0, lazy: bool = False
 ) -> Stream:
     """A stream from a data set's name, or from the path of an .npz (see npz.py), which is relative to `root` if that is given.
 
-    `samples_per_class` > 0 keeps the first so many training samples of each class. `lazy` reads pixels by position when they
-    are asked for; a data set that has to be unpacked is in memory all the same. Raises ConfigError for an unknown name
-    or a share out of range, DataError for files that are missing or wrong.
+    `samples_per_class` > 0 keeps the first so many training samples of each class, `tasks` > 0 the first so many tasks. `lazy`
+    reads pixels by position when they are asked for; a data set that has to be unpacked is in memory all the same. Raises
+    ConfigError for an unknown name or a share out of range, DataError for files that are missing or wrong.
     """
     is_file = name.lower().endswith(".npz")
     source = npz.load(Path(root).expanduser() / Path(name).expanduser()) if is_file else DATASETS[resolve(name)].load(root)
-    return build(source, classes_per_task, samples_per_class, lazy=lazy)
+    return build(source, classes_per_task, samples_per_class, tasks, lazy=lazy)
 
 
 def catalog(root: str = "") -> tuple[Row, ...]:

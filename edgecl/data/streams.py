@@ -10,11 +10,12 @@ from edgecl.data.source import OnDisk, Source, Split, rank_in_class
 from edgecl.types import I64, U8, ConfigError, DataError, Samples, Stream, Task
 
 
-def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0, *, lazy: bool = False) -> Stream:
+def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0, tasks: int = 0, *, lazy: bool = False) -> Stream:
     """Tasks of `classes_per_task` classes; the last is smaller where the classes don't divide.
 
     `samples_per_class` > 0 keeps the first so many training samples of each class in file order (all of a class that has
     fewer); ids stay those of the full set and tests are whole.
+    `tasks` > 0 ends the stream after so many: the classes of later ones do not exist for it.
     `lazy` leaves pixels on the disk until they are read. Raises ConfigError for a share out of range, and DataError that
     names the class for one without a training or a test sample.
     """
@@ -25,10 +26,13 @@ def build(source: Source, classes_per_task: int = 2, samples_per_class: int = 0,
         raise ConfigError(f"samples_per_class is {samples_per_class}: take 0 for all, or the number to keep of each class")
     _check_classes(source)
     groups = tuple(tuple(range(k, min(k + classes_per_task, count))) for k in range(0, count, classes_per_task))
+    if not 0 <= tasks <= len(groups):
+        raise ConfigError(f"data.tasks is {tasks}; {source.name} has {len(groups)} tasks: take 0 for all, or 1 to {len(groups)}")
+    groups = groups[: tasks or None]
     kept = [_positions(source.train, g, samples_per_class) for g in groups]
-    tasks = tuple(Task(i, g, source.train.take(k, lazy=lazy)) for i, (g, k) in enumerate(zip(groups, kept, strict=True)))
+    taught = tuple(Task(i, g, source.train.take(k, lazy=lazy)) for i, (g, k) in enumerate(zip(groups, kept, strict=True)))
     tests = tuple(source.test.take(_positions(source.test, g), lazy=lazy) for g in groups)
-    return Stream(source.name, source.classes, groups, tasks, tests, source.preprocess)
+    return Stream(source.name, source.classes[: groups[-1][-1] + 1], groups, taught, tests, source.preprocess)
 
 
 def joint(stream: Stream) -> Stream:

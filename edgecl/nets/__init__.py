@@ -1,6 +1,7 @@
 """F1: networks as data."""
 
 from edgecl.nets.graph import Net
+from edgecl.nets.grown import grown, with_room
 from edgecl.nets.prefix import checked, learning, prefix
 from edgecl.nets.saved import beside, load_weights, save_net, starting, weights_file, with_classes
 from edgecl.nets.torch_import import Imported, from_torch
@@ -15,6 +16,7 @@ __all__ = [
     "checked",
     "from_torch",
     "full_width",
+    "grown",
     "learning",
     "load_weights",
     "prefix",
@@ -22,4 +24,5 @@ __all__ = [
     "starting",
     "weights_file",
     "with_classes",
+    "with_room",
 ]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecl.data import load_stream
 from edgecl.data.source import Source, Split, rank_in_class
 from edgecl.data.streams import build, joint
 from edgecl.types import I64, ConfigError, DataError, Preprocess, Stream
@@ -102,3 +103,13 @@ def test_a_share_out_of_range_is_refused(share: int) -> None:
 def test_a_negative_subset_is_refused() -> None:
     with pytest.raises(ConfigError, match="samples_per_class is -1"):
         build(source([0, 1], [0, 1], 2), 2, -1)
+
+
+def test_only_the_first_tasks() -> None:
+    whole, part = load_stream("digits"), load_stream("digits", tasks=2)
+    assert (part.class_names, part.groups) == (whole.class_names[:4], whole.groups[:2])
+    assert [len(t.train) for t in part.tasks] == [len(t.train) for t in whole.tasks[:2]]
+    assert len(part.tests) == 2
+    for wrong in (-1, 6):
+        with pytest.raises(ConfigError, match=r"data\.tasks"):
+            load_stream("digits", tasks=wrong)

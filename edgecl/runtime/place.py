@@ -1,0 +1,80 @@
+"""What can be opened on a device: a run folder, an unpacked bundle or slot, or an exported model file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from edgecl import files
+from edgecl.card import Card
+from edgecl.runfolder import CONFIG
+from edgecl.types import ConfigError, StoreError
+
+CARD, LEARNER, ONNX, TFLITE = "card.json", "learner", "model.onnx", "model.tflite"
+LESSONS = "lessons"
+CARD_BYTES = 1 << 20  # a card of ten thousand classes is a fifth of it
+
+
+class Place(NamedTuple):
+    """What lies there; None for what does not."""
+
+    path: Path
+    learner: Path | None  # a run folder
+    onnx: Path | None
+    tflite: Path | None
+    card: Card | None  # of card.json
+
+    @property
+    def lessons(self) -> Path:
+        """Where lessons learned here are kept, if no other folder is named."""
+        return (self.path if self.path.is_dir() else self.path.parent) / LESSONS
+
+
+def find(path: Path) -> Place:
+    """Raises StoreError where nothing there can be opened, ConfigError for a card that is wrong."""
+    if path.is_file():
+        return _file(path)
+    if not path.is_dir():
+        raise StoreError(f"{path}: no such file or folder")
+    learner = path if (path / CONFIG).exists() else _there(path / LEARNER)
+    found = Place(path, learner, _there(path / ONNX), _there(path / TFLITE), _card(path / CARD))
+    if not (found.learner or found.onnx or found.tflite):
+        raise StoreError(f"{path}: is no run folder ({CONFIG}), and holds no {LEARNER}/, {ONNX} or {TFLITE}")
+    return found
+
+
+def _file(path: Path) -> Place:
+    if path.suffix not in (".onnx", ".tflite"):
+        raise StoreError(f"{path}: is neither a folder nor a model (.onnx, .tflite); unpack a bundle first")
+    onnx = path.suffix == ".onnx"
+    return Place(path, None, path if onnx else None, None if onnx else path, _card(path.with_suffix(".card.json")))
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _card(path: Path) -> Card | None:
+    return parse_card(str(path), read_bounded(path, CARD_BYTES)) if path.exists() else None
+
+
+def parse_card(where: str, text: bytes | str) -> Card:
+    """A card from JSON. Raises ConfigError that names where it is from and the key that is wrong."""
+    try:
+        if len(text) > CARD_BYTES:
+            raise ConfigError(f"{where}: a card has at most {CARD_BYTES} bytes")
+        return Card.from_dict(json.loads(text))
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{where}: the card is not JSON") from None
+    except ConfigError as e:
+        raise ConfigError(f"{where}: {str(e).removeprefix(f'{where}: ')}") from None
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes. Raises StoreError that names it, and its size where it is larger."""
+    with files.naming(path), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{path}: has more than the {limit} bytes that are read of such a file")
+    return data
