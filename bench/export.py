@@ -85,8 +85,9 @@ def run_case(model: Model, root: str) -> Case:
     if judge is None or model.memory is None:
         raise SystemExit("bench: no test samples here, or no replay memory in the run")
     data = ONNX.write(reduce(model.net, model.weights, model.card.seen), model.card)
-    made = quantised(ONNX, data, model.card, model.memory.x[: model.memory.size], judge, "x86")
-    logits = {"float": ONNX.predictor(data)(judge.x), "int8": made.predict(judge.x), "native": of_engine(model)[1](judge.x)}
+    by_float = ONNX.predictor(data)(judge.x)
+    made = quantised(ONNX, data, model.card, model.memory.x[: model.memory.size], judge, by_float, "x86")
+    logits = {"float": by_float, "int8": made.logits, "native": of_engine(model)[1](judge.x)}
     units = {k: v.unit for k, v in masked_layers(model.net, model.config).items()}
     x = np.random.default_rng(2).normal(size=(1, *model.net.input)).astype(np.float32)
     found = checks.scores(model.card, judge, logits, "float")

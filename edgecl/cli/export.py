@@ -26,7 +26,13 @@ Example:
 @click.option("--for", "chip", default="", metavar="CHIP", help="Chip that int8 is made for: x86, arm or wasm. [x86]")
 @click.option("-o", "--out", type=click.Path(), metavar="FILE", help="The file to write. [RUN-NNN and the target, here]")
 @click.option("--samples", type=click.Path(), metavar="FILE", help="An .npz with x, and y, to check with. [the replay memory]")
-@click.option("--test-samples", default=2000, metavar="N", help="Judge by so many test samples, if they are here. [2000]")
+@click.option(
+    "--test-samples",
+    type=click.IntRange(min=0),
+    default=2000,
+    metavar="N",
+    help="Judge by so many test samples, if they are here. [2000]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(run: str, snapshot: int | None, target: str, out: str | None, as_json: bool, **given: Any) -> None:
     """Write a snapshot's network as a model file for another runtime.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from edgecl.card import Card
@@ -10,11 +9,11 @@ from edgecl.export import checks
 from edgecl.export.formats import Format
 from edgecl.export.predictors import Predict
 from edgecl.export.samples import Checked
-from edgecl.types import U8
+from edgecl.types import F32, U8
 
 LIMIT = 0.5  # points of accuracy
 NAMED = 3  # that a warning names
-LOOKED_AT = 32  # samples that noise is measured on
+LOOKED_AT = 16  # samples that noise is measured on
 TRIES = (1, 2, 4, 8, 16)
 """So many of the worst go back to float, one try after the other, up to half of all."""
 
@@ -26,18 +25,23 @@ class Quantised(NamedTuple):
     predict: Predict
     lost: float  # points
     floats: tuple[str, ...]  # what was left in float: a node for its output, `<node>.weight`
+    logits: F32  # of the samples that it was judged by
     worst: tuple[tuple[str, float], ...]  # if the first try lost too much: what rounds the worst, in dB
 
 
-def quantised(format_: Format, data: bytes, card: Card, calibration: U8, judge: Checked, chip: str) -> Quantised:
-    """The int8 file of a float one. `lost` may be above LIMIT where no try helped: the caller warns."""
-    lost = _judged(format_, data, card, judge)
+def quantised(format_: Format, data: bytes, card: Card, calibration: U8, judge: Checked, by_float: F32, chip: str) -> Quantised:
+    """The int8 file of a float one, whose logits of the judge's samples are `by_float`.
+
+    `lost` may be above LIMIT where no try helped: the caller warns.
+    """
 
     def attempt(floats: tuple[str, ...], worst: tuple[tuple[str, float], ...] = ()) -> Quantised:
         assert format_.quantise is not None
         made = format_.quantise(data, card, calibration, chip, floats)
         predict = format_.predictor(made)
-        return Quantised(made, predict, lost(predict), floats, worst)
+        logits = predict(judge.x)
+        found = checks.scores(card, judge, {"float": by_float, "int8": logits}, "float")
+        return Quantised(made, predict, checks.lost(found["float"], found["int8"]), floats, logits, worst)
 
     best = attempt(())
     if holds(best) or format_.noise is None:
@@ -53,13 +57,3 @@ def quantised(format_: Format, data: bytes, card: Card, calibration: U8, judge: 
 
 def holds(found: Quantised) -> bool:
     return found.lost <= LIMIT + 1e-9  # a share of samples, times 100, is not quite a number of points
-
-
-def _judged(format_: Format, data: bytes, card: Card, judge: Checked) -> Callable[[Predict], float]:
-    by_float = format_.predictor(data)(judge.x)
-
-    def lost(predict: Predict) -> float:
-        found = checks.scores(card, judge, {"float": by_float, "int8": predict(judge.x)}, "float")
-        return checks.lost(found["float"], found["int8"])
-
-    return lost

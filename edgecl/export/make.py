@@ -60,10 +60,15 @@ def export(model: Model, target: str, chip: str = "", file: Path | None = None, 
     data = {FLOAT: format_.write(found, model.card)}
     predict = {k: format_.predictor(v) for k, v in data.items()}
     name, engine = of_engine(model)
-    parity = checks.parity(predict[FLOAT](sets[0].x), engine(sets[0].x), f"engine {name}")
-    small = quantised(format_, data[FLOAT], model.card, sets[0].x, sets[-1], chip) if int8 else None
-    if small:
+    logits = {s.source: {FLOAT: predict[FLOAT](s.x)} for s in sets}
+    first, judge = sets[0], sets[-1]
+    parity = checks.parity(logits[first.source][FLOAT], engine(first.x), f"engine {name}")
+    small = None
+    if int8:
+        small = quantised(format_, data[FLOAT], model.card, first.x, judge, logits[judge.source][FLOAT], chip)
         data[INT8], predict[INT8] = small.data, small.predict
+        for s in sets:
+            logits[s.source][INT8] = small.logits if s is judge else small.predict(s.x)
     whole, left = count(model.net), count(found.net)
     return Exported(
         data=small.data if small else data[FLOAT],
@@ -71,7 +76,7 @@ def export(model: Model, target: str, chip: str = "", file: Path | None = None, 
         chip=chip,
         engine=name,
         parity=parity,
-        scores={s.source: checks.scores(model.card, s, {k: p(s.x) for k, p in predict.items()}, FLOAT) for s in sets},
+        scores={s.source: checks.scores(model.card, s, logits[s.source], FLOAT) for s in sets},
         samples={s.source: len(s.x) for s in sets},
         bytes={k: len(v) for k, v in data.items()},
         ms=checks.times(predict, sets[0].x[:1]),

@@ -144,7 +144,7 @@ def test_what_rounds_the_worst_goes_back_to_float() -> None:
     judge = judged_by_itself(net, data)
     plain = quantise(data, card, pictures(net), "x86")
     assert (of_onnx(plain)(judge.x).argmax(axis=1) == judge.y).mean() < 0.9
-    found = quantised(FORMATS["onnx"], data, card, pictures(net), judge, "x86")
+    found = quantised(FORMATS["onnx"], data, card, pictures(net), judge, of_onnx(data)(judge.x), "x86")
     assert holds(found)
     assert found.floats
     assert found.worst[0][0] in found.floats
@@ -171,7 +171,9 @@ def tries(lost: dict[int, int]) -> tuple[list[int], Quantised]:
     tried: list[int] = []
     net = gated()
     judge = Checked("all of class 0", np.zeros((200, *net.input), np.uint8), np.zeros(200, np.int64))
-    return tried, quantised(fake(lost, tried), b"0", card_of(net, (0, 1)), judge.x, judge, "x86")
+    format_ = fake(lost, tried)
+    by_float = format_.predictor(b"0")(judge.x)
+    return tried, quantised(format_, b"0", card_of(net, (0, 1)), judge.x, judge, by_float, "x86")
 
 
 def test_tries_end_where_the_accuracy_holds() -> None:
