@@ -109,16 +109,17 @@ def main() -> None:
     parser.add_argument("--run", default="", help="a run folder: its newest snapshot is a row too")
     parser.add_argument("--data-root", default="", help="where its data set lies")
     args = parser.parse_args()
+    where = environment.describe()  # now: the tree may change while this runs
     pictures = np.random.default_rng(2).integers(0, 256, (64, *INPUT), dtype=np.uint8)
     cases = {name: random_case(*row, pictures) for name, row in ROWS.items()}
     if args.run:
         model = open_model(Path(args.run))
         cases[f"{args.run}, trained"] = run_case(model, args.data_root)
     calls = {f"{name}/{k}": call for name, case in cases.items() for k, call in case.calls.items()}
-    report(cases, measure(calls, 9 if args.quick else 60))
+    report(cases, measure(calls, 9 if args.quick else 60), where)
 
 
-def report(cases: Mapping[str, Case], times: Mapping[str, list[float]]) -> None:
+def report(cases: Mapping[str, Case], times: Mapping[str, list[float]], where: Mapping[str, Any]) -> None:
     import onnxruntime as ort
 
     rows: dict[str, dict[str, Any]] = {}
@@ -135,10 +136,10 @@ def report(cases: Mapping[str, Case], times: Mapping[str, list[float]]) -> None:
             f"{name[-22:]:22} {ms['float']:9.3f} {ms['int8']:8.3f} {ms['native']:7.3f} {middle:7.2f} "
             f"{f'({low:.2f}–{high:.2f})':>13} {faster:9.2f} {size:6.3f}"
         )
-        share = {k: round(v, 4) for k, v in case.accuracy.items()}
-        rows[name] = {"ms": ms, "int8": round(middle, 3), "native": round(faster, 3), "size": round(size, 4), **share}
+        rows[name] = {"ms": ms, "int8": round(middle, 3), "native": round(faster, 3), "size": round(size, 4)}
+        if case.accuracy:
+            rows[name]["accuracy"] = {k: round(v, 4) for k, v in case.accuracy.items()}
     print(f"to reach: int8 {FASTER}× and size {SMALLER}")
-    where = environment.describe()
     facts = {"commit": where["commit"], "cpu": where["cpu"], "onnxruntime": ort.__version__}
     print(json.dumps({"bench": "export", "rows": rows, "rounds": len(next(iter(times.values()))), **facts}))
 
