@@ -35,6 +35,7 @@ FLOORS = [
     {"__main__"},
 ]
 NO_TORCH = ["edgecl.config", "edgecl.plan", "edgecl.session", "edgecl.train", "edgecl.masks", "edgecl.ledger", "edgecl.methods"]
+NO_TORCH += ["edgecl.export"]
 
 
 def room(path: Path) -> str:

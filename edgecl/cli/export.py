@@ -21,12 +21,18 @@ Example:
 
 @click.command(epilog=EPILOG)
 @click.argument("run")
-@click.option("--to", "target", required=True, metavar="TARGET", help="onnx (docs/export.md).")
+@click.option("--to", "target", required=True, metavar="TARGET", help="onnx or onnx-int8 (docs/export.md).")
 @click.option("--snapshot", type=int, metavar="N", help="Number of the snapshot. [the newest]")
 @click.option("--for", "chip", default="", metavar="CHIP", help="Chip that int8 is made for: x86, arm or wasm. [x86]")
 @click.option("-o", "--out", type=click.Path(), metavar="FILE", help="The file to write. [RUN-NNN and the target, here]")
 @click.option("--samples", type=click.Path(), metavar="FILE", help="An .npz with x, and y, to check with. [the replay memory]")
-@click.option("--test-samples", default=2000, metavar="N", help="Judge by so many test samples, if they are here. [2000]")
+@click.option(
+    "--test-samples",
+    type=click.IntRange(min=0),
+    default=2000,
+    metavar="N",
+    help="Judge by so many test samples, if they are here. [2000]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(run: str, snapshot: int | None, target: str, out: str | None, as_json: bool, **given: Any) -> None:
     """Write a snapshot's network as a model file for another runtime.
@@ -49,6 +55,8 @@ def command(run: str, snapshot: int | None, target: str, out: str | None, as_jso
         raise ConfigError(f"--out: {path} does not end in {made.suffix}, as a file of {target} does")
     write_atomic(path, made.data)
     shown = as_plain(made, target, path)
+    if made.warning:
+        click.echo(f"edgecl: warning: {made.warning}", err=True)
     if as_json:
         print(json.dumps({"run": run, "snapshot": int(model.folder.name), **shown}, allow_nan=False))
     else:
@@ -86,6 +94,9 @@ def as_plain(made: Exported, target: str, path: Path) -> dict[str, Any]:
         "parity": made.parity,
         "engine": made.engine,
         "checks": samples,
+        "lost": made.lost,
+        "left_in_float": list(made.floats),
+        "warning": made.warning or None,
         "parameters": dict(zip(("whole", "left"), made.parameters, strict=True)),
         "macs": dict(zip(("whole", "left"), made.macs, strict=True)),
     }

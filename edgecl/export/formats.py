@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from edgecl.card import Card
-from edgecl.export import onnx, predictors
+from edgecl.export import onnx, onnx_int8, predictors
 from edgecl.export.predictors import Predict
 from edgecl.export.reduce import Reduced
 from edgecl.types import U8, ConfigError
@@ -22,14 +22,16 @@ class Format(NamedTuple):
     write: Callable[[Reduced, Card], bytes]
     predictor: Callable[[bytes], Predict]
     quantise: Callable[[bytes, Card, U8, str, Collection[str]], bytes] | None = None
-    """int8 of a float file: calibrated on samples [N, C, H, W], for a chip, these nodes of the net left in float."""
+    """int8 of a float file: calibrated on samples [N, C, H, W], for a chip, and what is named so left in float: a node of
+    the net for its output, `<node>.weight` for its weights."""
     noise: Callable[[bytes, bytes, U8], dict[str, float]] | None = None
-    """Signal to noise in dB, by node of the net, of an int8 file beside its float one: the worst are tried in float."""
+    """Signal to noise in dB of all that an int8 file rounds, beside its float one, by these names: the worst are tried in
+    float."""
     chips: tuple[str, ...] = ()  # that int8 differs for; the first is the usual one
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format(".onnx", onnx.write, predictors.of_onnx),
+    "onnx": Format(".onnx", onnx.write, predictors.of_onnx, onnx_int8.quantise, onnx_int8.noise, onnx_int8.CHIPS),
 }
 
 TARGETS: tuple[str, ...] = tuple(name for k, f in FORMATS.items() for name in ((k, k + INT8) if f.quantise else (k,)))

@@ -9,22 +9,28 @@ import numpy as np
 import pytest
 from cli_cases import TINY, Cli
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
+from edgecl.cli import main
 from edgecl.export import read_card
 from edgecl.model import open_model
 
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
 
-@pytest.fixture
-def run(cli: Cli, tmp_path: Path) -> Path:
-    done = cli("train", "--net", "small_cnn", "--run", "mine", *TINY)
-    assert done.code == 0, done.err
-    return tmp_path / "mine"
+
+def trained(folder: Path, method: str) -> Path:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--net", "small_cnn", "--method", method, "--run", str(folder / "mine"), *TINY])
+    assert not end.value.code
+    return folder / "mine"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("run"), "derpp")
 
 
 def test_a_run_becomes_a_checked_file(cli: Cli, run: Path) -> None:
-    done = cli("export", "mine", "--to", "onnx", "-o", "m.onnx", "--json")
+    done = cli("export", str(run), "--to", "onnx", "-o", "m.onnx", "--json")
     assert (done.code, done.err) == (0, "")
     said = json.loads(done.out)
     assert said["file"] == "m.onnx"
@@ -57,7 +63,7 @@ def test_a_snapshot_by_number_or_folder_and_the_usual_name(cli: Cli, run: Path) 
     ],
 )
 def test_what_goes_wrong_is_one_line(cli: Cli, run: Path, args: tuple[str, ...], code: int, said: str) -> None:
-    done = cli("export", "mine", *args)
+    done = cli("export", str(run), *args)
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert len(done.err.splitlines()) == 1
@@ -75,7 +81,7 @@ def test_what_goes_wrong_is_one_line(cli: Cli, run: Path, args: tuple[str, ...],
 )
 def test_samples_that_do_not_fit(cli: Cli, run: Path, arrays: dict[str, np.ndarray], said: str) -> None:
     np.savez("s.npz", **arrays)
-    done = cli("export", "mine", "--to", "onnx", "--samples", "s.npz")
+    done = cli("export", str(run), "--to", "onnx", "--samples", "s.npz")
     assert done.code == 3
     assert "s.npz: " in done.err
     assert said in done.err
@@ -83,5 +89,32 @@ def test_samples_that_do_not_fit(cli: Cli, run: Path, arrays: dict[str, np.ndarr
 
 def test_samples_of_ones_own(cli: Cli, run: Path) -> None:
     np.savez("s.npz", x=np.zeros((3, 1, 8, 8), np.uint8))
-    done = cli("export", "mine", "--to", "onnx", "--samples", "s.npz", "--test-samples", "0", "--json")
+    done = cli("export", str(run), "--to", "onnx", "--samples", "s.npz", "--test-samples", "0", "--json")
     assert json.loads(done.out)["checks"][0]["float"]["accuracy"] is None
+
+
+def test_int8_is_the_chips_and_says_what_it_costs(cli: Cli, run: Path) -> None:
+    done = cli("export", str(run), "--to", "onnx-int8", "--for", "arm")
+    assert done.code == 0, done.err
+    path = Path(f"mine-{open_model(run).folder.name}-int8-arm.onnx")
+    assert read_card(path) == open_model(run).card
+    assert "agreement, % (" in done.out
+    done = cli("export", str(run), "--to", "onnx-int8", "-o", "m.onnx", "--json")
+    said = json.loads(done.out)
+    assert said["for"] == "x86"
+    assert said["bytes"]["int8"] == Path("m.onnx").stat().st_size < said["bytes"]["float"]
+    assert said["lost"] == pytest.approx(100 * (said["checks"][-1]["float"]["accuracy"] - said["checks"][-1]["int8"]["accuracy"]))
+    assert (said["warning"] is None) == (done.err == "")
+
+
+def test_a_method_without_memory_is_told_how_to_give_samples(cli: Cli, tmp_path: Path) -> None:
+    run = trained(tmp_path, "sgd")
+    done = cli("export", str(run), "--to", "onnx-int8")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "method sgd keeps no replay memory to calibrate int8 with; give --samples FILE.npz" in done.err
+    x = np.random.default_rng(0).integers(0, 17, (40, 1, 8, 8), dtype=np.uint8)
+    np.savez("s.npz", x=x)
+    done = cli("export", str(run), "--to", "onnx-int8", "--samples", "s.npz", "--json")
+    assert done.code == 0, done.err
+    done = cli("export", str(run), "--to", "onnx", "--test-samples", "0", "--json")
+    assert json.loads(done.out)["checks"][0]["source"] == "random pictures, for want of samples"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from export_cases import NETS, ROOT, card_of, damaged, gated, logits
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from edgecl.export import read_card, reduce
 from edgecl.export.onnx import write
 from edgecl.export.predictors import of_onnx
 from edgecl.nets import Net
 from edgecl.types import ConfigError, StoreError
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
 
 on_nets = pytest.mark.parametrize("net", [*NETS, gated()], ids=lambda net: net.name)
 
