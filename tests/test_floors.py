@@ -30,7 +30,8 @@ FLOORS = [
     {"holding"},
     {"train", "session"},
     {"lesson"},
-    {"measure", "runtime"},
+    {"measure"},
+    {"runtime"},
     {"cli"},
     {"__main__"},
 ]

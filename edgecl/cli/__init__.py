@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("edgecl.cli.plan", "Print what train would do and cost, layer by layer."),
     "eval": ("edgecl.cli.evaluate", "Test a run's newest snapshot, by group and by class."),
     "run": ("edgecl.cli.run", "Predict what a camera, files or standard input show, as lines of JSON."),
+    "learn": ("edgecl.cli.learn", "Go on learning from labelled samples, new classes too, and keep predicting meanwhile."),
     "data": ("edgecl.cli.data", "List the data sets, and download them."),
     "methods": ("edgecl.cli.methods", "List the continual-learning methods and their options."),
     "measure": ("edgecl.cli.measure", "Time this machine, so that budgets of time and energy can be planned."),
