@@ -82,7 +82,12 @@ def _settings(given: str, how: dict[str, Any]) -> Settings:
     limits = replace(limits, low=how["low"], enough=how["low"] + (usual.enough - usual.low))
     size, seconds = _lesson(how["lesson"], given)
     written = _seconds("--write-every", how["write_every"])
-    return Settings(how["budget"], changes, size, seconds, written, health=Health(limits=limits))
+    return Settings(how["budget"], changes, size, seconds, written, health=Health(limits=limits), journal=_passes(given))
+
+
+def _passes(given: str) -> bool:
+    """Whether the input is gone once it is read."""
+    return given == "-" or given.startswith(SOCKET)
 
 
 def _over(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -145,8 +150,13 @@ def _learn(device: Device, given: str, serve: str | None, stop: Stop) -> dict[st
             for path in sorted({path for path in (serve, by_socket) if path}):
                 stack.enter_context(Server(Path(path), device))
             stack.enter_context(_watching(device, stop))
-            device.start()
-            _wait(device) if by_socket else _read(device, given)
+            left = device.start()
+            if by_socket:
+                _wait(device)
+            elif left and not device.settings.journal:
+                print("edgecl: ending the lesson that was left; run the command again to learn from --input", file=sys.stderr)
+            else:
+                _read(device, given)
             snapshot = device.save()
     except Closed:
         return None

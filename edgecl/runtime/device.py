@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -145,7 +145,8 @@ class Device:
             self._turn.wait_for(lambda: self.over or len(self._waiting) < ROOM * self._enough)
             self._raise()
             assert self._pending is not None
-            self._pending.add(sample)
+            if self.settings.journal:
+                self._pending.add(sample)
             self._since = self._since if self._waiting else time.monotonic()
             self._waiting.append(sample)
             self._turn.notify_all()
@@ -186,11 +187,11 @@ class Device:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def start(self) -> int:
-        """Begins to learn what an earlier process left; returns how many samples wait. `learn` and `save` do it by themselves."""
+    def start(self) -> bool:
+        """Begins to learn what an earlier process left, as `learn` and `save` do; whether it left anything."""
         with self._turn:
             self._start()
-            return len(self._waiting)
+            return bool(self._waiting) or self._busy
 
     # the learning thread
 
@@ -215,6 +216,8 @@ class Device:
         if self._error is not None:
             error, self._error = self._error, None
             self._thread = None
+            if self._pending is not None:
+                self._pending.close()
             self._locks.close()
             raise error
         if self._closing:
@@ -236,8 +239,7 @@ class Device:
         """Ends a lesson that an earlier process began."""
         run = lessons.unfinished(self.folder)
         if run is not None:
-            with suppress(ValueError):
-                self._say({"event": "go on", "number": int(run.name)})
+            self._say({"event": "go on", "number": int(run.name)})
             self._swap(self._teacher.go_on(run))
 
     def _take(self) -> tuple[list[Sample], int] | None:
@@ -263,12 +265,9 @@ class Device:
         base = lessons.newest(self.place, self.folder)
         assert base is not None
         assert self._pending is not None
-        try:
-            run = self._teacher.teach(base, samples, number)
-        finally:
-            if lessons.at(self.folder, number).exists():
-                self._pending.forget(number)  # its folder keeps the samples now
-        self._swap(run)
+        run = self._teacher.begin(base, samples, number)
+        self._pending.forget(number)  # the lesson's folder keeps the samples now
+        self._swap(self._teacher.go_on(run))
 
     def _swap(self, run: Path) -> None:
         """From now on the lesson's network predicts: one reference changes, between two predictions."""

@@ -139,11 +139,15 @@ class Pending:
         return self.folder / f"pending-{self.number:03d}.jsonl"
 
     def _read(self, path: Path) -> list[Sample]:
-        found = []
-        with files.naming(path), path.open("rb") as file:
+        """All whole lines; a torn end is cut off, so that the next line is one of its own."""
+        found, end = list[Sample](), 0
+        with files.naming(path), path.open("r+b") as file:
             for i, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b"")):
-                if line.endswith(b"\n"):  # else torn
-                    found.append(self._sample(f"{path}: line {i + 1}", line))
+                if not line.endswith(b"\n"):
+                    break
+                found.append(self._sample(f"{path}: line {i + 1}", line))
+                end += len(line)
+            file.truncate(end)
         return found
 
     def _sample(self, where: str, line: bytes) -> Sample:

@@ -38,6 +38,7 @@ class Settings:
     write_every: float = 300.0  # seconds of training at least between two snapshots
     held_out: Labelled | None = None  # what lessons are tested on
     health: Health = field(default_factory=Health)
+    journal: bool = True  # what is gathered is kept on the disk; false where it lies in files anyway
 
 
 @dataclass
@@ -50,11 +51,10 @@ class Teacher:
     stopping: Callable[[], bool]
     written: int = 0  # bytes, by count of the files
 
-    def teach(self, base: Path, samples: Sequence[Sample], number: int) -> Path:
-        """Makes lesson `number` of these samples, on top of the run folder `base`, and learns it; returns its run folder.
+    def begin(self, base: Path, samples: Sequence[Sample], number: int) -> Path:
+        """Makes lesson `number` of these samples, on top of the run folder `base`; returns its run folder.
 
-        Raises Stopped, with a snapshot from which `go_on` goes on, BudgetError where the lesson can't be had for its budget,
-        and what `lesson.prepare` raises.
+        Raises BudgetError where the lesson can't be had for its budget, and what `lesson.prepare` raises.
         """
         run = lessons.at(self.folder, number)
         given = Labelled(np.stack([s.x for s in samples]), [s.label for s in samples])
@@ -67,11 +67,13 @@ class Teacher:
         names = [prepared.stream.class_names[k] for k in prepared.stream.tasks[0].classes]
         executed = prepared.plan.ledger.executed
         self.say({"event": "lesson", "number": number, "samples": len(samples), "classes": names, "flops_planned": executed})
-        del model, prepared, given
-        return self.go_on(run)
+        return run
 
     def go_on(self, run: Path) -> Path:
-        """Learns a lesson that has begun, to its end. Raises as `teach` does."""
+        """Learns a lesson that has begun, to its end; returns its run folder.
+
+        Raises Stopped, with a snapshot from which it goes on when called again, BudgetError where it outgrew its budget.
+        """
         with runfolder.lock_run(run):
             setup, state = session.resume(run)
             saved = state.snapshots
