@@ -2,7 +2,9 @@
 
 Weights, momentum, masks, replay memory and random numbers go on as they were. Classes are known by name: new ones get the ids
 that follow, and where the classifier has no room left it grows by rows drawn at random (`nets.grown`). Stored logits of classes
-that were not there yet are 0. Width, masks and memory stay; a budget may choose epochs, data removal, gradient share and storage.
+that were not there yet are 0. A lesson of a single class is told from all classes seen (`method.class_mask` becomes `seen`):
+among its own there is nothing to tell apart. Width, masks and memory stay; a budget may choose epochs, data removal, gradient
+share and storage.
 """
 
 from __future__ import annotations
@@ -113,9 +115,22 @@ def _config(base: Model, net: Net, stream: Stream, budget: str, changes: Mapping
     }
     if base.config.net.name in ZOO:
         own["net"] = {"capacity": net.classes}
+    if len(stream.tasks[0].classes) == 1:
+        own["method"] = _against_the_rest(base.config)
     config = configs.merge(configs.merge(base.config, own), changes)
     configs.check(config)
     return config
+
+
+def _against_the_rest(config: Config) -> dict[str, Any]:
+    """The method for a lesson of one class: among the lesson's own classes there would be nothing to tell apart, and no gradient.
+
+    Raises ConfigError for a method that can't do otherwise.
+    """
+    name = config.method["name"]
+    if "class_mask" not in config.method:
+        raise ConfigError(f"method {name} learns nothing from a lesson of one class; teach two at a time")
+    return {"name": name, **({"class_mask": "seen"} if config.method["class_mask"] == "task" else {})}
 
 
 # samples
@@ -235,3 +250,15 @@ def forget_samples(run: Path) -> None:
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def timed_like(base: Model) -> tuple[Config, Stream]:
+    """What a calibration of this machine for lessons on `base` belongs to: measure.calibrate and measure.recall take it."""
+    engine = {"name": "auto", "device": "cpu", "precision": "fp32", "storage": "fp32"}
+    config = configs.merge(base.config, {"engine": engine, "device": "host", "budget": ""})
+    if config.net.name in ZOO:
+        config = config.set("net.capacity", base.net.classes)
+    one = Samples(np.zeros((1, *base.card.input), np.uint8), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    groups = (tuple(range(len(base.card.classes))),)
+    stream = Stream(base.stream["name"], base.card.classes, groups, (Task(0, groups[0], one),), (one,), base.card.preprocess)
+    return session.with_engine(config), stream

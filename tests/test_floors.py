@@ -30,7 +30,8 @@ FLOORS = [
     {"average", "holding"},
     {"train", "session", "export", "slots"},
     {"lesson", "bundle"},
-    {"measure", "runtime"},
+    {"measure"},
+    {"runtime"},
     {"cli"},
     {"__main__"},
 ]

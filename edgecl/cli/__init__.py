@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("edgecl.cli.evaluate", "Test a run's newest snapshot, by group and by class."),
     "export": ("edgecl.cli.export", "Write a snapshot's network as a model file for another runtime."),
     "run": ("edgecl.cli.run", "Predict what a camera, files or standard input show, as lines of JSON."),
+    "learn": ("edgecl.cli.learn", "Go on learning from labelled samples, new classes too, and keep predicting meanwhile."),
     "data": ("edgecl.cli.data", "List the data sets, and download them."),
     "methods": ("edgecl.cli.methods", "List the continual-learning methods and their options."),
     "bundle": ("edgecl.cli.bundle", "Make signed bundles for devices, check them, and install them."),

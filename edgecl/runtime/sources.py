@@ -17,8 +17,8 @@ from edgecl.types import I64, U8, DataError
 ARRAY_BYTES = 2 << 30  # of an .npz's array, before it is unpacked
 
 
-def open_source(card: Card, given: str, stdin: IO[bytes], *, raw_frames: bool = False) -> Iterator[Frame]:
-    """The frames of `given`: `camera`, `camera:N`, `-`, a folder, a picture, or an .npz.
+def open_source(card: Card, given: str, stdin: IO[bytes], *, raw_frames: bool = False, split: str = "test") -> Iterator[Frame]:
+    """The frames of `given`: `camera`, `camera:N`, `-`, a folder, a picture, or an .npz (of a data set's this `split`).
 
     Raises DataError or StoreError where it can't be read, ConfigError where an extra is missing.
     """
@@ -32,7 +32,7 @@ def open_source(card: Card, given: str, stdin: IO[bytes], *, raw_frames: bool = 
     if path.is_dir():
         return _folder(card, path)
     if path.suffix.lower() == ".npz":
-        return _npz(card, path)
+        return _npz(card, path, split)
     if path.suffix.lower() in SUFFIXES:
         return iter([Frame(str(path), from_file(card, path))])
     raise DataError(f"{given}: is no folder, picture or .npz; --input also takes camera and - (standard input)")
@@ -68,10 +68,10 @@ def _raw_frames(card: Card, stdin: IO[bytes]) -> Iterator[Frame]:
         yield Frame(f"frame {number}", raw(card, data, f"frame {number}"))
 
 
-def _npz(card: Card, path: Path) -> Iterator[Frame]:
+def _npz(card: Card, path: Path, split: str) -> Iterator[Frame]:
     """`x` [N, C, H, W] or [N, H, W, C] or, for one channel, [N, H, W]; if wanted `y` [N], as ids of the card or of the file's
-    own `classes`, or as names. A data set's file gives its x_test, y_test."""
-    x, y, names = _arrays(path)
+    own `classes`, or as names. A data set's file gives those of one split."""
+    x, y, names = _arrays(path, split)
     x = _as_input(card, path, x)
     for i, sample in enumerate(x):
         yield Frame(
@@ -79,16 +79,16 @@ def _npz(card: Card, path: Path) -> Iterator[Frame]:
         )
 
 
-def _arrays(path: Path) -> tuple[U8, Any, tuple[str, ...] | None]:
+def _arrays(path: Path, split: str) -> tuple[U8, Any, tuple[str, ...] | None]:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.file_size > ARRAY_BYTES:
                     raise DataError(f"{path}: {member.filename} has more than {ARRAY_BYTES >> 20} MiB")
         with np.load(path, allow_pickle=False) as file:
-            end = "" if "x" in file else "_test"
+            end = "" if "x" in file else f"_{split}"
             if f"x{end}" not in file:
-                raise DataError(f"{path}: no array 'x' (nor 'x_test')")
+                raise DataError(f"{path}: no array 'x' (nor 'x_{split}')")
             names = tuple(map(str, file["classes"].tolist())) if "classes" in file else None
             return file[f"x{end}"], file.get(f"y{end}"), names
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
