@@ -59,8 +59,8 @@ def models(paths: Iterable[Path], target: Target) -> Contents:
     return found
 
 
-def wheels(folder: Path, machine: str) -> Contents:
-    """Every .whl of a folder. Raises ConfigError for one of another chip, and where there is none of edgecl."""
+def wheels(folder: Path, machine: str, own: bool) -> Contents:
+    """Every .whl of a folder. Raises ConfigError for one of another chip, and, with `own`, where there is none of edgecl."""
     with files.naming(folder):
         paths = sorted(p for p in folder.iterdir() if p.suffix == ".whl")
     for path in paths:
@@ -69,7 +69,7 @@ def wheels(folder: Path, machine: str) -> Contents:
             raise ConfigError(f"{path}: is not named as a wheel is")
         if not any(fits(tag, machine) for tag in match[4].split(".")):
             raise ConfigError(f"{path}: is a wheel for {match[4]}, not for {machine}")
-    if not any(p.name.startswith("edgecl-") for p in paths):
+    if own and not any(p.name.startswith("edgecl-") for p in paths):
         raise ConfigError(f"{folder}: has no wheel of edgecl itself (tools/wheels makes it)")
     return {f"{WHEELS}/{p.name}": p for p in paths}
 

@@ -39,10 +39,12 @@ class Wish:
 def create(run: Path, out: Path, private: Path, wish: Wish) -> Manifest:
     """Writes the bundle file `out`, whole or not at all, signed with the key of the PEM file `private`.
 
+    `run` is a run folder, or a folder `snapshots/NNN` in one.
+
     Raises ConfigError for a wish that can't be granted, StoreError for files that can't be read or written.
     """
     made_for = target(wish.target)
-    contents, test = _gather(run, made_for, wish)
+    contents, test = _gather(*_chosen(run, wish.snapshot), made_for, wish)
     entries = {path: _entry(source) for path, source in sorted(contents.items())}
     check_files(str(out), entries)
     limits = {**made_for.limits, **(wish.limits or {})}
@@ -56,8 +58,18 @@ def create(run: Path, out: Path, private: Path, wish: Wish) -> Manifest:
     return manifest
 
 
-def _gather(run: Path, made_for: Target, wish: Wish) -> tuple[Contents, SelfTest]:
-    model = open_model(run, wish.snapshot)
+def _chosen(path: Path, number: int | None) -> tuple[Path, int | None]:
+    """The run folder and the snapshot's number."""
+    full = path.resolve()
+    if full.parent.name != "snapshots" or not full.name.isdigit():
+        return path, number
+    if number not in (None, int(full.name)):
+        raise ConfigError(f"{path}: is snapshot {int(full.name)}, but --snapshot asks for {number}")
+    return full.parents[1], int(full.name)
+
+
+def _gather(run: Path, number: int | None, made_for: Target, wish: Wish) -> tuple[Contents, SelfTest]:
+    model = open_model(run, number)
     machine, learns = made_for.machine or this_machine(), wish.learner and made_for.learner
     contents = {**parts.card(model), **parts.models(wish.models, made_for)}
     if learns:
@@ -65,7 +77,7 @@ def _gather(run: Path, made_for: Target, wish: Wish) -> tuple[Contents, SelfTest
     elif not wish.models:
         raise ConfigError(f"a bundle for {made_for.name} without a learner needs a model: --model FILE (edgecl export makes one)")
     if wish.wheels:
-        contents |= parts.wheels(wish.wheels, machine)
+        contents |= parts.wheels(wish.wheels, machine, own=made_for.learner)
     if made_for.services:
         contents |= templates.services({**made_for.limits, **(wish.limits or {})}, learns)
     contents[parts.LICENSES] = parts.licenses(model, contents, wish.notes)

@@ -70,7 +70,10 @@ def create(
     memory: str | None,
     cpu: int | None,
 ) -> None:
-    """Make a signed bundle from a run's snapshot."""
+    """Make a signed bundle from a run's snapshot.
+
+    RUN is a run folder, or a folder snapshots/NNN in one.
+    """
     from edgecl.bundle import TARGETS, Wish
     from edgecl.bundle import create as make
 

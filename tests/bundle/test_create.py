@@ -54,6 +54,14 @@ def test_an_older_snapshot(run: Path, private: Path, public: Path, tmp_path: Pat
         bundle.create(run, tmp_path / "y.edgecl", private, Wish("host", snapshot=9))
 
 
+def test_a_snapshots_folder(run: Path, private: Path, made: Path, tmp_path: Path) -> None:
+    folder = open_model(run).folder
+    bundle.create(folder, tmp_path / "x.edgecl", private, Wish("host"))
+    assert (tmp_path / "x.edgecl").read_bytes() == made.read_bytes()
+    with pytest.raises(ConfigError, match="asks for 9"):
+        bundle.create(folder, tmp_path / "x.edgecl", private, Wish("host", snapshot=9))
+
+
 def test_equal_inputs_give_equal_bytes(run: Path, private: Path, made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "elsewhere")
     for path in copy.rglob("*"):
@@ -141,6 +149,8 @@ def test_a_32_bit_board_only_predicts(run: Path, private: Path, tmp_path: Path) 
     assert manifest.machine == "armv7l"
     assert set(manifest.files) == {"card.json", "LICENSES.txt", "model.tflite"}
     assert manifest.selftest.source == "none"
+    wheels = wheel(tmp_path / "wheels", "tflite_runtime-2.14.0-cp311-cp311-manylinux_2_34_armv7l.whl")
+    assert "wheels/" in str(bundle.create(run, out, private, Wish("rpi-32", models=[model], wheels=wheels)).files)
     assert "cannot learn" in bundle.TARGETS["rpi-32"].about
 
 
