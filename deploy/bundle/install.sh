@@ -8,6 +8,7 @@ set -eu
 [ $# -eq 2 ] || { echo "usage: sh install.sh BUNDLE.edgecl KEY.pub" >&2; exit 2; }
 bundle=$1 key=$2 root=${ROOT:-/opt/edgecl} dest=${DESTDIR:-} python=${PYTHON:-python3}
 case $root in /*) ;; *) echo "install.sh: ROOT has to begin with /" >&2; exit 2 ;; esac
+umask 022  # the services' user has to read what root installs
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

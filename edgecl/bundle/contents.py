@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from edgecl import files, runfolder, store
 from edgecl.bundle.selftest import CARD, LEARNER
@@ -24,6 +25,8 @@ METADATA_BYTES = 1 << 20
 NOTES_BYTES = 1 << 20
 OWN = "edgecl and its bundle files: Apache-2.0, https://www.apache.org/licenses/LICENSE-2.0"
 RUNNABLE = {".onnx": "model.onnx", ".tflite": "model.tflite"}
+EXPORTS = {"onnx": "model.onnx", "litert": "model.tflite"}
+CHIPS = {"aarch64": "arm", "armv7l": "arm", "x86_64": "x86"}
 _WHEEL = re.compile(
     r"([A-Za-z0-9._]+)-([A-Za-z0-9._!+]+)(-[0-9][A-Za-z0-9._]*)?-[A-Za-z0-9._]+-[A-Za-z0-9._]+-([A-Za-z0-9._]+)\.whl"
 )
@@ -59,8 +62,35 @@ def models(paths: Iterable[Path], target: Target) -> Contents:
     return found
 
 
-def wheels(folder: Path, machine: str) -> Contents:
-    """Every .whl of a folder. Raises ConfigError for one of another chip, and where there is none of edgecl."""
+def exported(model: Model, names: Iterable[str], target: Target, machine: str, warn: Callable[[str], object]) -> Contents:
+    """Model files made now, as `edgecl export --to NAME` makes them, int8 for the target's chip. Raises as that does.
+
+    `warn` gets a line where int8 costs more than it should.
+    """
+    made: Contents = {}
+    for name in names:
+        path = next((v for k, v in EXPORTS.items() if name.startswith(k)), None)
+        if path not in target.models or path in made:
+            known = ", ".join(f"{k}, {k}-int8" for k, v in EXPORTS.items() if v in target.models)
+            raise ConfigError(f"--export {name}: target {target.name} takes one of {known} for each model file")
+        found = _export(model, name, CHIPS.get(machine, "") if name.startswith("onnx-int8") else "")
+        made[path] = found.data
+        if found.warning:
+            warn(f"{path}: {found.warning}")
+    return made
+
+
+def _export(model: Model, name: str, chip: str) -> Any:
+    """Loaded only here: it is heavy, and a device does without."""
+    try:
+        export = importlib.import_module("edgecl.export").export
+    except AttributeError:
+        raise ConfigError(f"--export {name}: this edgecl does not export; give a file with --model") from None
+    return export(model, name, chip)
+
+
+def wheels(folder: Path, machine: str, own: bool) -> Contents:
+    """Every .whl of a folder. Raises ConfigError for one of another chip, and, with `own`, where there is none of edgecl."""
     with files.naming(folder):
         paths = sorted(p for p in folder.iterdir() if p.suffix == ".whl")
     for path in paths:
@@ -69,7 +99,7 @@ def wheels(folder: Path, machine: str) -> Contents:
             raise ConfigError(f"{path}: is not named as a wheel is")
         if not any(fits(tag, machine) for tag in match[4].split(".")):
             raise ConfigError(f"{path}: is a wheel for {match[4]}, not for {machine}")
-    if not any(p.name.startswith("edgecl-") for p in paths):
+    if own and not any(p.name.startswith("edgecl-") for p in paths):
         raise ConfigError(f"{folder}: has no wheel of edgecl itself (tools/wheels makes it)")
     return {f"{WHEELS}/{p.name}": p for p in paths}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +31,25 @@ class Wish:
     snapshot: int | None = None  # number; None: the newest
     learner: bool = True
     models: Sequence[Path] = ()  # .onnx, .tflite
+    exports: Sequence[str] = ()  # models to make now: onnx-int8, litert-int8, …
     wheels: Path | None = None  # folder
     notes: Path | None = None  # licence notes of the user's, appended
     limits: Mapping[str, int] | None = None  # in place of those of the target, by name
 
 
-def create(run: Path, out: Path, private: Path, wish: Wish) -> Manifest:
+def quiet(line: str) -> None:
+    """Says nothing."""
+
+
+def create(run: Path, out: Path, private: Path, wish: Wish, warn: Callable[[str], object] = quiet) -> Manifest:
     """Writes the bundle file `out`, whole or not at all, signed with the key of the PEM file `private`.
+
+    `run` is a run folder, or a folder `snapshots/NNN` in one; `warn` gets lines for people.
 
     Raises ConfigError for a wish that can't be granted, StoreError for files that can't be read or written.
     """
     made_for = target(wish.target)
-    contents, test = _gather(run, made_for, wish)
+    contents, test = _gather(*_chosen(run, wish.snapshot), made_for, wish, warn)
     entries = {path: _entry(source) for path, source in sorted(contents.items())}
     check_files(str(out), entries)
     limits = {**made_for.limits, **(wish.limits or {})}
@@ -56,16 +63,34 @@ def create(run: Path, out: Path, private: Path, wish: Wish) -> Manifest:
     return manifest
 
 
-def _gather(run: Path, made_for: Target, wish: Wish) -> tuple[Contents, SelfTest]:
-    model = open_model(run, wish.snapshot)
+def _chosen(path: Path, number: int | None) -> tuple[Path, int | None]:
+    """The run folder and the snapshot's number."""
+    full = path.resolve()
+    if full.parent.name != "snapshots" or not full.name.isdigit():
+        return path, number
+    if number not in (None, int(full.name)):
+        raise ConfigError(f"{path}: is snapshot {int(full.name)}, but --snapshot asks for {number}")
+    return full.parents[1], int(full.name)
+
+
+def _gather(
+    run: Path, number: int | None, made_for: Target, wish: Wish, warn: Callable[[str], object]
+) -> tuple[Contents, SelfTest]:
+    model = open_model(run, number)
     machine, learns = made_for.machine or this_machine(), wish.learner and made_for.learner
     contents = {**parts.card(model), **parts.models(wish.models, made_for)}
+    made = parts.exported(model, wish.exports, made_for, machine, warn)
+    if twice := made.keys() & contents.keys():
+        raise ConfigError(f"{min(twice)}: both --model and --export would make it")
+    contents |= made
     if learns:
         contents |= parts.learner(run, model)
-    elif not wish.models:
-        raise ConfigError(f"a bundle for {made_for.name} without a learner needs a model: --model FILE (edgecl export makes one)")
+    elif not wish.models and not made:
+        raise ConfigError(
+            f"a bundle for {made_for.name} without a learner needs a model: --model FILE or --export {made_for.export}"
+        )
     if wish.wheels:
-        contents |= parts.wheels(wish.wheels, machine)
+        contents |= parts.wheels(wish.wheels, machine, own=made_for.learner)
     if made_for.services:
         contents |= templates.services({**made_for.limits, **(wish.limits or {})}, learns)
     contents[parts.LICENSES] = parts.licenses(model, contents, wish.notes)

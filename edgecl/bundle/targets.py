@@ -22,6 +22,7 @@ class Target:
     machine: str
     about: str
     models: tuple[str, ...] = ("model.onnx", "model.tflite")
+    export: str = "onnx-int8"  # what suits it best
     learner: bool = True
     services: bool = False
     limits: dict[str, int] = field(default_factory=lambda: {MEMORY: 512 * 10**6, CPU: 200})
@@ -34,6 +35,7 @@ TARGETS = {
         "armv7l",
         "Raspberry Pi with a 32-bit system: inference only, through tflite-runtime; it cannot learn",
         models=("model.tflite",),
+        export="litert-int8",
         learner=False,
     ),
     "host": Target("host", "", "a computer such as the one that made the bundle"),

@@ -50,6 +50,13 @@ def keygen(key: Path) -> None:
     metavar="FILE",
     help="Exported model to add; may be given again.",
 )
+@click.option(
+    "--export",
+    "exports",
+    multiple=True,
+    metavar="FORMAT",
+    help="Model to make now, such as onnx-int8 or litert-int8; may be given again.",
+)
 @click.option("--no-learner", is_flag=True, help="Leave out weights, masks and memory: it then only predicts, with --model.")
 @click.option("--wheels", type=click.Path(path_type=Path), metavar="DIR", help="Wheels to add, for an install without network.")
 @click.option("--licenses", type=click.Path(path_type=Path), metavar="FILE", help="Licence notes to append to LICENSES.txt.")
@@ -64,18 +71,22 @@ def create(
     key: Path,
     snapshot: int | None,
     models: tuple[Path, ...],
+    exports: tuple[str, ...],
     no_learner: bool,
     wheels: Path | None,
     licenses: Path | None,
     memory: str | None,
     cpu: int | None,
 ) -> None:
-    """Make a signed bundle from a run's snapshot."""
+    """Make a signed bundle from a run's snapshot.
+
+    RUN is a run folder, or a folder snapshots/NNN in one.
+    """
     from edgecl.bundle import TARGETS, Wish
     from edgecl.bundle import create as make
 
-    wish = Wish(target, snapshot, not no_learner, models, wheels, licenses, _limits(memory, cpu))
-    made = make(run, out, key, wish)
+    wish = Wish(target, snapshot, not no_learner, models, exports, wheels, licenses, _limits(memory, cpu))
+    made = make(run, out, key, wish, lambda line: click.echo(f"edgecl: warning: {line}", err=True))
     print(f"{out}: {len(made.files)} files, {sum(e.bytes for e in made.files.values()):,} B, for {target} ({made.machine})")
     print(TARGETS[target].about)
 

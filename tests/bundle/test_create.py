@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from bundle_cases import members
 from edgecl import bundle
 from edgecl.bundle import Wish, container, selftest
 from edgecl.bundle.contents import fits
-from edgecl.model import open_model
+from edgecl.model import Model, open_model
 from edgecl.types import ConfigError, StoreError
 
 
@@ -52,6 +54,14 @@ def test_an_older_snapshot(run: Path, private: Path, public: Path, tmp_path: Pat
     assert bundle.read_card(folder).seen == tuple(range(5)) == open_model(folder / "learner").card.seen
     with pytest.raises(StoreError, match="no snapshot 009"):
         bundle.create(run, tmp_path / "y.edgecl", private, Wish("host", snapshot=9))
+
+
+def test_a_snapshots_folder(run: Path, private: Path, made: Path, tmp_path: Path) -> None:
+    folder = open_model(run).folder
+    bundle.create(folder, tmp_path / "x.edgecl", private, Wish("host"))
+    assert (tmp_path / "x.edgecl").read_bytes() == made.read_bytes()
+    with pytest.raises(ConfigError, match="asks for 9"):
+        bundle.create(folder, tmp_path / "x.edgecl", private, Wish("host", snapshot=9))
 
 
 def test_equal_inputs_give_equal_bytes(run: Path, private: Path, made: Path, tmp_path: Path) -> None:
@@ -141,6 +151,8 @@ def test_a_32_bit_board_only_predicts(run: Path, private: Path, tmp_path: Path) 
     assert manifest.machine == "armv7l"
     assert set(manifest.files) == {"card.json", "LICENSES.txt", "model.tflite"}
     assert manifest.selftest.source == "none"
+    wheels = wheel(tmp_path / "wheels", "tflite_runtime-2.14.0-cp311-cp311-manylinux_2_34_armv7l.whl")
+    assert "wheels/" in str(bundle.create(run, out, private, Wish("rpi-32", models=[model], wheels=wheels)).files)
     assert "cannot learn" in bundle.TARGETS["rpi-32"].about
 
 
@@ -164,6 +176,30 @@ def test_wishes_that_cannot_be_granted(run: Path, private: Path, tmp_path: Path)
         with pytest.raises(ConfigError, match=said):
             bundle.create(run, tmp_path / "x.edgecl", private, wish)
     assert not (tmp_path / "x.edgecl").exists()
+
+
+def test_models_that_are_made_now(run: Path, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter is told the format and the chip of the target; its file lies where the runtime looks for it."""
+    asked = []
+
+    def export(model: Model, name: str, chip: str) -> SimpleNamespace:
+        asked.append((model.card.seen, name, chip))
+        return SimpleNamespace(data=name.encode(), warning="loses 2 points" if "onnx" in name else "")
+
+    monkeypatch.setitem(sys.modules, "edgecl.export", SimpleNamespace(export=export))
+    out, said = tmp_path / "x.edgecl", []
+    bundle.create(run, out, private, Wish("rpi", exports=["onnx-int8", "litert-int8"]), said.append)
+    assert said == ["model.onnx: loses 2 points"]
+    files = dict(members(out))
+    assert (files["model.onnx"], files["model.tflite"]) == (b"onnx-int8", b"litert-int8")
+    bundle.create(run, out, private, Wish("rpi-32", exports=["litert-int8"]))
+    assert [(n, c) for _, n, c in asked] == [("onnx-int8", "arm"), ("litert-int8", ""), ("litert-int8", "")]
+    for wish in (Wish("rpi-32", exports=["onnx"]), Wish("rpi", exports=["onnx", "onnx-int8"]), Wish("rpi", exports=["pt"])):
+        with pytest.raises(ConfigError, match="takes one of"):
+            bundle.create(run, out, private, wish)
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="both --model and --export"):
+        bundle.create(run, out, private, Wish("rpi", models=[tmp_path / "m.onnx"], exports=["onnx"]))
 
 
 def test_a_run_that_does_not_say_its_classes(run: Path, private: Path, tmp_path: Path) -> None:
