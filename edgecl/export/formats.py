@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from edgecl.card import Card
-from edgecl.export import onnx, onnx_int8, predictors
+from edgecl.export import litert, onnx, onnx_int8, predictors
 from edgecl.export.predictors import Predict
 from edgecl.export.reduce import Reduced
 from edgecl.types import U8, ConfigError
@@ -32,6 +32,7 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", onnx.write, predictors.of_onnx, onnx_int8.quantise, onnx_int8.noise, onnx_int8.CHIPS),
+    "litert": Format(".tflite", litert.write, predictors.of_litert, litert.quantise, litert.noise),
 }
 
 TARGETS: tuple[str, ...] = tuple(name for k, f in FORMATS.items() for name in ((k, k + INT8) if f.quantise else (k,)))

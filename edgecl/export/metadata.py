@@ -1,6 +1,7 @@
 """The card inside a model file, written as JSON under the key `edgecl`, and read back without the file's own library.
 
-ONNX is a protocol buffer: the fields of ModelProto are walked on the file, and only `metadata_props` is read.
+ONNX is a protocol buffer: the fields of ModelProto are walked on the file, and only `metadata_props` is read. LiteRT's is in
+tflite_metadata.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgecl.card import Card
+from edgecl.export.tflite_metadata import tflite_text
 from edgecl.files import naming
 from edgecl.types import ConfigError, StoreError
 
@@ -63,7 +65,7 @@ def onnx_text(file: BinaryIO) -> bytes | None:
     return None
 
 
-READERS: dict[str, Callable[[BinaryIO], bytes | None]] = {".onnx": onnx_text}
+READERS: dict[str, Callable[[BinaryIO], bytes | None]] = {".onnx": onnx_text, ".tflite": lambda file: tflite_text(file, KEY)}
 """By a file's ending: the card's JSON, or None where there is none; ValueError where the file is damaged."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.card import Card
+from edgecl.export.decibel import decibel
 from edgecl.export.onnx import INPUT, INPUT_NODES, OPSET, OUTPUT, sealed
 from edgecl.export.predictors import BATCH, onnx_session, onnxruntime
 from edgecl.types import F32, U8, ConfigError
@@ -134,10 +135,10 @@ def noise(data: bytes, int8: bytes, x: U8) -> dict[str, float]:
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in rounded.graph.initializer}
     wholes = {t.name: onnx.numpy_helper.to_array(t) for t in float_.graph.initializer}
     weights = {k: v for k, v in wholes.items() if f"{k}_quantized" in stored and k.endswith(_WEIGHT)}
-    found = {k: _decibel(w, _restored(stored, k, w)) for k, w in weights.items()}
+    found = {k: decibel(w, _restored(stored, k, w)) for k, w in weights.items()}
     values = [t for t in _rounded_values(rounded.graph) if t.endswith(_VALUE) and f"{t}_scale" in stored]
     for name, value in zip(values, _run(float_, values, x), strict=True):
-        found[name.removesuffix(_VALUE)] = _decibel(value.swapaxes(0, 1), _rounded(stored, name, value).swapaxes(0, 1))
+        found[name.removesuffix(_VALUE)] = decibel(value.swapaxes(0, 1), _rounded(stored, name, value).swapaxes(0, 1))
     return found
 
 
@@ -168,14 +169,3 @@ def _rounded(stored: dict[str, npt.NDArray[Any]], name: str, value: F32) -> F32:
     steps = np.clip(np.round(value / scale) + zero.astype(np.float32), limits.min, limits.max)
     found: F32 = (steps - zero.astype(np.float32)) * scale
     return found
-
-
-def _decibel(signal: F32, heard: F32) -> float:
-    """Of arrays with a channel a row; 99 where nothing is lost."""
-    a, e = (v.reshape(len(v), -1).astype(np.float64) for v in (signal, signal - heard))
-    power = a.var(axis=1) if a.shape[1] > 1 else (a**2).mean(axis=1)
-    alive = power > 1e-12
-    if not alive.any():
-        return 99.0
-    share = np.minimum((e**2).mean(axis=1)[alive] / power[alive], 1.0).mean()
-    return float(min(99.0, -10 * np.log10(max(share, 1e-10))))

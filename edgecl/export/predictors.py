@@ -44,6 +44,30 @@ def of_onnx(data: bytes) -> Predict:
     return lambda x: _by_parts(predict, x)
 
 
+def of_litert(data: bytes) -> Predict:
+    """LiteRT on one thread of the CPU, a sample at a time. Raises ConfigError where it is not installed."""
+    model = interpreter()(model_content=data, num_threads=1)
+    model.allocate_tensors()
+    into, out = model.get_input_details()[0]["index"], model.get_output_details()[0]["index"]
+
+    def one(sample: U8) -> F32:
+        model.set_tensor(into, sample.transpose(1, 2, 0)[None].astype(np.float32))
+        model.invoke()
+        found: F32 = model.get_tensor(out)[0]
+        return found
+
+    return lambda x: np.stack([one(sample) for sample in x])
+
+
+def interpreter() -> Any:
+    """LiteRT's class. Raises ConfigError that says how to have it."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as e:
+        raise ConfigError(f'export: {e.name} is not installed; pip install "edgecl[litert]"') from None
+    return Interpreter
+
+
 def onnx_session(data: bytes) -> Any:
     """An inference session of the model."""
     ort = onnxruntime()

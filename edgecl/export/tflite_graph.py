@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecl.card import Card
-from edgecl.export.tflite_card import METADATA
+from edgecl.export.metadata import entries
 from edgecl.nets import Net
 from edgecl.nets.nodes import Add, BatchNorm, Conv2d, Linear, Mul, Node, Relu, Relu6, Shape
 from edgecl.types import ConfigError, Named
@@ -56,10 +55,8 @@ class Graph:
         model.version, model.description = 3, f"edgecl {card.edgecl}"
         model.operatorCodes = [self._code(name) for name in self.codes]
         model.subgraphs, model.signatureDefs = [sub], [self._signature(logits)]
-        entry = s.MetadataT()
-        entry.name, entry.buffer = METADATA, len(self.buffers)
-        model.metadata = [entry]
-        model.buffers = [*self.buffers, self._buffer(json.dumps(card.to_dict(), sort_keys=True, ensure_ascii=False).encode())]
+        model.metadata = [self._metadata(name, text) for name, text in entries(card).items()]
+        model.buffers = self.buffers
         return _packed(model)
 
     def emit(
@@ -130,6 +127,12 @@ class Graph:
         signature.signatureKey, signature.subgraphIndex = "serving_default", 0
         signature.inputs, signature.outputs = [self._named("x", 0)], [self._named("logits", logits)]
         return signature
+
+    def _metadata(self, name: str, text: str) -> Any:
+        entry = self.s.MetadataT()
+        entry.name, entry.buffer = name, len(self.buffers)
+        self.buffers.append(self._buffer(text.encode()))
+        return entry
 
     def _named(self, name: str, tensor: int) -> Any:
         entry = self.s.TensorMapT()

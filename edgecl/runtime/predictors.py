@@ -13,10 +13,11 @@ import numpy as np
 from edgecl.card import Card
 from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import Engine, make_engine, pick
+from edgecl.export.metadata import read_card
 from edgecl.layout import masked_layers
 from edgecl.model import Model, open_model
-from edgecl.runtime.place import Place, parse_card
-from edgecl.types import F32, U8, ConfigError, DataError
+from edgecl.runtime.place import Place
+from edgecl.types import F32, U8, ConfigError, DataError, StoreError
 
 RUNTIMES = ("auto", "native", "numpy", "onnx", "litert")
 
@@ -69,8 +70,7 @@ class OnnxPredictor:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except (RuntimeError, ValueError) as e:
             raise ConfigError(f"{path}: ONNX Runtime can't open it: {' '.join(str(e).split())[:200]}") from None
-        said = self._session.get_modelmeta().custom_metadata_map.get("edgecl")
-        self.card = _one_card(path, parse_card(str(path), said) if said else None, card)
+        self.card = _one_card(path, card)
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
         self._turn = threading.Lock()
@@ -93,7 +93,7 @@ class LitertPredictor:
             self._model.allocate_tensors()
         except (RuntimeError, ValueError) as e:
             raise ConfigError(f"{path}: LiteRT can't open it: {' '.join(str(e).split())[:200]}") from None
-        self.card = _one_card(path, None, card)
+        self.card = _one_card(path, card)
         self._in, self._out = self._model.get_input_details()[0], self._model.get_output_details()[0]
         c, h, w = self.card.input
         if tuple(self._in["shape"]) != (1, h, w, c) or self._in["dtype"] is not np.float32:
@@ -131,13 +131,20 @@ def _module(name: str, package: str, extra: str) -> Any:
         raise ConfigError(f'--runtime {extra}: {package} is not installed; pip install "edgecl[{extra}]"') from None
 
 
-def _one_card(path: Path, own: Card | None, beside: Card | None) -> Card:
-    """The model's own card, else the one that lies beside it. Raises ConfigError where there is none, or they differ."""
-    if own and beside and own.snapshot != beside.snapshot:
+def _one_card(path: Path, beside: Card | None) -> Card:
+    """The model's own card, else the one that lies beside it, for a file that another program wrote.
+
+    Raises StoreError where there is none, ConfigError where they differ.
+    """
+    try:
+        own = read_card(path)
+    except StoreError:
+        if beside is None:
+            raise
+        return beside
+    if beside and own.snapshot != beside.snapshot:
         raise ConfigError(f"{path}: was made from snapshot {own.snapshot[:12]}, but card.json is of {beside.snapshot[:12]}")
-    if own is None and beside is None:
-        raise ConfigError(f"{path}: has no card: neither in its metadata (edgecl) nor beside it")
-    return own or beside  # type: ignore[return-value]
+    return own
 
 
 def check_samples(card: Card, x: U8) -> None:

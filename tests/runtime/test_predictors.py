@@ -47,15 +47,22 @@ def test_samples_of_another_form_are_refused(learned: Path) -> None:
             mine.predict(wrong)
 
 
-def fake_onnx(card: Card, columns: list[int]) -> Any:
+def with_card(path: Path, card: Card) -> None:
+    """An ONNX file with nothing in it but its card: ModelProto's field 14, of a key and a value."""
+    entry = sized(1, b"edgecl") + sized(2, json.dumps(card.to_dict()).encode())
+    path.write_bytes(sized(14, entry))
+
+
+def sized(field: int, data: bytes) -> bytes:
+    return bytes([field << 3 | 2, len(data) & 127 | 128, len(data) >> 7]) + data
+
+
+def fake_onnx(columns: list[int]) -> Any:
     """Stands in for the package: says the sum of a sample's pixels + the class for every column."""
 
     class Session:
         def __init__(self, path: str, options: Any, providers: list[str]) -> None:
             assert Path(path).name == "model.onnx"
-
-        def get_modelmeta(self) -> Any:
-            return types.SimpleNamespace(custom_metadata_map={"edgecl": json.dumps(card.to_dict())})
 
         def get_inputs(self) -> Any:
             return [types.SimpleNamespace(name="x")]
@@ -75,16 +82,16 @@ def test_onnx_columns_come_to_their_classes(
     tmp_path: Path, learned: Path, monkeypatch: pytest.MonkeyPatch, columns: list[int]
 ) -> None:
     card = replace(open_model(learned).card, seen=(1, 4))
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnx(card, columns))
-    (tmp_path / "model.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnx(columns))
+    with_card(tmp_path / "model.onnx", card)
     logits = make_predictor(find(tmp_path)).predict(np.ones((1, 1, 8, 8), np.uint8))[0]
     assert {int(k): logits[k] for k in np.flatnonzero(np.isfinite(logits))} == {1: 65.0, 4: 68.0}
 
 
 def test_a_model_of_another_snapshot_than_the_card(tmp_path: Path, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = open_model(learned).card
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnx(card, [0]))
-    (tmp_path / "model.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnx([0]))
+    with_card(tmp_path / "model.onnx", card)
     (tmp_path / "card.json").write_text(json.dumps(replace(card, snapshot="b" * 64).to_dict()))
     with pytest.raises(ConfigError, match=r"model\.onnx: was made from snapshot"):
         OnnxPredictor(tmp_path / "model.onnx", find(tmp_path).card)

@@ -1,48 +1,34 @@
-"""The card inside a .tflite file, read with nothing but the standard library: devices have no flatbuffers package."""
+"""The metadata inside a .tflite file, read with nothing but the standard library: devices have no flatbuffers package."""
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
-
-from edgecl.card import Card
-from edgecl.types import ConfigError, DataError
-
-METADATA = "edgecl"
-"""Name of the metadata buffer that holds the card, as JSON."""
+from typing import BinaryIO
 
 IDENTIFIER = b"TFL3"  # at byte 4
 BUFFERS, ENTRIES = 4, 6  # fields of the format's Model table
 NAME, BUFFER = 0, 1  # of its Metadata
 DATA = 0  # of its Buffer
+LIMIT = 1 << 30  # bytes of a file that is read
 
 
-def card_of(data: bytes, where: Path | str) -> Card:
-    """Raises DataError that names the file if it is no .tflite, is cut short, or has no card."""
+def tflite_text(file: BinaryIO, name: str) -> bytes | None:
+    """The metadata buffer of this name, or None. Raises ValueError for what is no .tflite file, or a damaged one."""
+    data = file.read(LIMIT)
+    if data[4:8] != IDENTIFIER:
+        raise ValueError("it does not begin as one")
     try:
-        if data[4:8] != IDENTIFIER:
-            raise DataError(f"{where}: is no .tflite file")
-        text = _find(data)
+        return _find(data, name.encode())
     except (struct.error, IndexError):
-        raise DataError(f"{where}: is damaged: a table leads outside of the file") from None
-    if text is None:
-        raise DataError(f"{where}: holds no card; edgecl export writes one")
-    try:
-        return Card.from_dict(json.loads(text))
-    except (ValueError, RecursionError):
-        raise DataError(f"{where}: its card is not JSON") from None
-    except ConfigError as e:
-        raise DataError(f"{where}: {e}") from None
+        raise ValueError("a table leads outside of the file") from None
 
 
-def _find(data: bytes) -> bytes | None:
-    """The metadata buffer of our name."""
+def _find(data: bytes, name: bytes) -> bytes | None:
     root = _u32(data, 0)
     buffers = list(_tables(data, root, BUFFERS))
     for entry in _tables(data, root, ENTRIES):
-        if _vector(data, entry, NAME) == METADATA.encode():
+        if _vector(data, entry, NAME) == name:
             at = _field(data, entry, BUFFER)
             return _vector(data, buffers[_u32(data, at) if at else 0], DATA)
     return None
