@@ -104,7 +104,8 @@ def _recorded(run: Path) -> Setup:
     stream = read_stream(config)
     recorded = runfolder.read_config(run)
     _check_data(run, recorded.get("data"), stream)
-    return _setup(run, plan.frozen(config, workload(stream), Device(power=_power(recorded))), stream)
+    known = Device(power=_power(recorded), dense_seconds=(recorded.get("plan") or {}).get("dense_seconds"))
+    return _setup(run, plan.frozen(config, workload(stream), known), stream)
 
 
 def _power(recorded: Mapping[str, Any]) -> Figure | None:
@@ -162,6 +163,9 @@ def record(chosen: Plan, engine: Engine) -> dict[str, Any]:
             "executed": chosen.ledger.executed,
             "dense_executed": chosen.dense.executed,
             "ratio": chosen.ratio,
+            "seconds": chosen.seconds,
+            "dense_seconds": chosen.dense_seconds,
+            "clock_held": chosen.clocked,
             "watts": chosen.power.value,
             "watts_source": chosen.power.source,
         },
@@ -236,7 +240,8 @@ def _engine(chosen: Plan) -> Engine:
 
 def result(setup: Setup, state: State) -> dict[str, Any]:
     """What a finished run, or one that stopped, has to show; also written as ledger.json and result.json."""
-    ledger = state.ledger.report(_dense_so_far(setup, state))
+    dense = _dense_so_far(setup, state)
+    ledger = state.ledger.report(dense)
     runfolder.write_json(setup.run, "ledger.json", ledger)
     shown = {
         "run": str(setup.run),
@@ -249,12 +254,20 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         **_metrics(setup, state.accuracy),
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},
         "seconds": state.seconds,
+        "cpu_seconds": state.cpu_seconds,
+        "dense_seconds_predicted": _dense_seconds(setup, dense),
         "energy": _energy(setup, state),
         "peak_rss_bytes": environment.peak_rss(),
         "memory_bytes": state.memory.nbytes if state.memory else 0,
     }
     runfolder.write_json(setup.run, "result.json", shown)
     return shown
+
+
+def _dense_seconds(setup: Setup, so_far: Ledger) -> float | None:
+    """Of the baseline's training for the stream seen so far, as predicted for this machine where the run began."""
+    whole, known = setup.plan.dense, setup.plan.dense_seconds is not None and setup.config.device == "host"
+    return setup.plan.dense_seconds * so_far.executed / whole.executed if known and setup.plan.dense_seconds else None
 
 
 def _energy(setup: Setup, state: State) -> dict[str, Any] | None:

@@ -91,7 +91,8 @@ class State:
     gathered: int = 0  # steps in the engine's gradient sums
     skipped: int = 0  # steps of the current epoch that a time budget left out
     seconds: float = 0.0  # of training: its steps, and the changes of masks and data between them
-    latest: float = 0.0  # of these, the last step's or change's; not stored
+    cpu_seconds: float = 0.0  # the processor's in that time, all threads together
+    latest: float = 0.0  # of the seconds on the wall, the last step's or change's; not stored
     snapshots: int = 0  # number of the newest
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # for the loop to note before it goes on
@@ -100,7 +101,7 @@ class State:
 
     def note(self, event: dict[str, Any]) -> dict[str, Any]:
         """Appends an event to metrics.jsonl, with the time so far, and returns it."""
-        event = {**event, "seconds": round(self.seconds, 3)}
+        event = {**event, "seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
         self.metrics.write(event)
         return event
 
@@ -171,7 +172,7 @@ def save(setup: Setup, state: State) -> Path:
     live = {f"live.{k}": v for k, v in state.live.items()}
     chosen = {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()}
     arrays = {**learning, **memory, "order": state.order}
-    counters = {k: getattr(state, k) for k in (*COUNTERS, SKIPPED)}
+    counters = {k: getattr(state, k) for k in (*COUNTERS, *NEWER)}
     plain = {
         **counters,
         "rng": state.rng.bit_generator.state,
@@ -188,7 +189,7 @@ def save(setup: Setup, state: State) -> Path:
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
 ELSEWHERE = ("device", "data.name", "data.root")  # may change: predictions, and where samples lie (a fingerprint checks them)
-SKIPPED = "skipped"  # absent in older snapshots: 0
+NEWER = ("skipped", "cpu_seconds")  # absent in older snapshots: 0
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 
@@ -210,8 +211,8 @@ def restore(setup: Setup, engine: Engine) -> State:
         order=snapshot.memory["order"],
         snapshots=number,
         accuracy=plain["accuracy"],
-        skipped=plain.get(SKIPPED, 0),
         **{k: plain[k] for k in COUNTERS},
+        **{k: plain[k] for k in NEWER if k in plain},
     )
     state.ledger.restore(plain["ledger"])
     state.apply_masks(setup)

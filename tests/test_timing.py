@@ -94,7 +94,7 @@ def test_every_limit_holds_by_prediction() -> None:
     assert HEADROOM * made.seconds <= 1200
     assert made.bytes <= 150e6
     assert HEADROOM * made.joules <= 20_000
-    assert made.shares().keys() == {"compute", "time", "memory", "energy"}
+    assert made.shares().keys() == {"compute", "clock", "time", "memory", "energy"}
     assert made.clock_limit == min(1200, 20_000 / made.power.value)
 
 

@@ -115,6 +115,9 @@ def _costs(shown: Outcome, dense: dict[str, Any] | None) -> Iterator[tuple[str, 
     yield "FLOPs executed", flops(shown["executed"]), flops(shown["dense_executed"]), times(shown["ratio"])
     yield "FLOPs, the paper's count", flops(shown["paper"]), flops(shown["dense_paper"]), times(shown["ratio_paper"])
     yield "training time, measured", *both("seconds", duration), times(shown.get("seconds_ratio")) if dense else ""
+    if shown["dense_seconds_predicted"] and not dense:
+        said = shown["dense_seconds_predicted"]
+        yield "  beside dense as predicted", "", duration(said), times(said / shown["seconds"]) if shown["seconds"] else ""
     if shown["energy"]:
         yield "energy, estimated", *both("energy", lambda e: energy(e["joules"])), ""
     yield "peak memory, measured", *both("peak_rss_bytes", size), ""
