@@ -125,8 +125,7 @@ class Plan:
         if self.limit is not None:
             found["compute"] = float(Fraction(self.ledger.executed, max(1, self.limit)))
         if self.clocked and b.compute is not None:
-            sure = 1 + (clock.error if (clock := self.device.clock) is not None and clock.measured else 0.0)
-            found["clock"] = float(b.compute) * sure / self._known(self.clock_ratio, _CLOCK)
+            found["clock"] = float(b.compute) / self._known(self.clock_ratio, _CLOCK)
         if b.time is not None:
             found["time"] = HEADROOM * self._known(self.seconds, _TIME) / float(b.time)
         if b.memory is not None:

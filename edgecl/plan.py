@@ -122,7 +122,7 @@ def _nearest(tightest: Plan) -> str:
     if tightest.limit is not None:
         tenths = tightest.dense.executed * 10 // tightest.ledger.executed
         if "clock" in tightest.shares() and b.compute is not None:
-            tenths = min(tenths, floor(10 * float(b.compute) / tightest.shares()["clock"]))
+            tenths = min(tenths, floor(10 * (tightest.clock_ratio or 0)))
         if tenths < 10:
             least = min(tightest.ratio, tightest.clock_ratio or tightest.ratio) if tightest.clocked else tightest.ratio
             return f"none can be met, the least cost is {1 / least:.2f} times the dense baseline's"

@@ -29,9 +29,11 @@ WORK = (
     "dense",  # FLOPs of layers without a mask
     "sparse",  # FLOPs through live weights of masked layers: forward and input gradient
     "updates",  # FLOPs of the weight gradients of masked layers
-    "gathered",  # FLOPs of their whole weight gradients, in steps that gather them
-    "traffic",  # numbers in layers' inputs and outputs
+    "gathered",  # FLOPs of the weight gradients that score units, in steps that gather them
+    "traffic",  # numbers in layers' inputs and outputs, stored in full
+    "halves",  # such numbers where activations are stored in half precision
     "weights",  # live weights, which every step turns and updates
+    "ranked",  # weights of masked layers, dead ones too, in steps that gather
     "calls",  # layers times passes
     "step",  # 1 a step
 )
@@ -68,7 +70,8 @@ def profile_clock(profile: Profile) -> Clock | None:
         return None
     peak, efficiency, bandwidth = (float(v or 0) for v in figures)
     flop, number = 1 / (peak * 1e9 * profile.cores * efficiency), _PASSES * 4 / (bandwidth * 1e9)
-    prices = {"dense": flop, "sparse": flop, "updates": flop, "gathered": flop, "traffic": number, "weights": number}
+    prices = {"dense": flop, "sparse": flop, "updates": flop, "gathered": flop, "traffic": number}
+    prices |= {"halves": number / 2, "weights": number, "ranked": 10 * number}
     return Clock(tuple(prices.get(k, 0.0) for k in WORK), 1, 40 * number, None, f"profile {profile.name}", False, float("nan"))
 
 
@@ -80,6 +83,7 @@ class Counter:
 
     def __init__(self, config: Config, net: Net, lanes: int) -> None:
         self.config, self.costs, self.lanes = config, layer_costs(net), lanes
+        self.half = config.engine.storage == "fp16"
         self.method: Method = method_of(config)
         self.masked: Mapping[str, MaskedLayer] = masked_layers(net, config) if skips(config) else {}
         self.numbers = _numbers(net, self.costs)
@@ -100,15 +104,21 @@ class Counter:
     def _forward(self, c: LayerCost, live: int, n: int, passes: int) -> list[float]:
         """Of a frozen layer: half the traffic and the calls of one that learns, and no weights that change."""
         dense, sparse = (0, n * c.flops(live)) if c.name in self.masked else (n * c.flops(c.weights), 0)
-        return [dense, sparse, 0, 0, self.numbers[c.name] * n / 2, 0, passes / 2, 0]
+        return [dense, sparse, 0, 0, *self._stored(self.numbers[c.name] * n / 2), 0, 0, passes / 2, 0]
 
     def _layer(self, c: LayerCost, live: int, updated: int, n: int, mixed: int, passes: int, gather: bool) -> list[float]:
-        forward, back, numbers = c.flops(live), c.flops(live) if c.input_gradient else 0, self.numbers[c.name] * (n + mixed / 2)
+        forward, back = c.flops(live), c.flops(live) if c.input_gradient else 0
+        numbers = self._stored(self.numbers[c.name] * (n + mixed / 2))
         if c.name not in self.masked:
             whole = n * (forward + back + c.flops(c.weights)) + mixed * (back + c.flops(c.weights))
-            return [whole, 0, 0, 0, numbers, c.weights, passes, 0]
-        weights = (0, (n + mixed) * c.flops(c.weights)) if gather else (n * c.flops(updated), 0)
-        return [0, n * forward + (n + mixed) * back, *weights, numbers, live, passes, 0]
+            return [whole, 0, 0, 0, *numbers, c.weights, 0, passes, 0]
+        scored = c.weights if self.config.tdm.grow == "gradient" else live
+        weights = (0, (n + mixed) * c.flops(scored)) if gather else (n * c.flops(updated), 0)
+        return [0, n * forward + (n + mixed) * back, *weights, *numbers, live, gather * c.weights, passes, 0]
+
+    def _stored(self, numbers: float) -> tuple[float, float]:
+        """Traffic and halves."""
+        return (0.0, numbers) if self.half else (numbers, 0.0)
 
     def _samples(self, gather: bool) -> tuple[int, int, int]:
         """Samples of all passes, in whole vectors; those sent back twice, once a source, when gradients are gathered; passes."""

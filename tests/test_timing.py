@@ -20,7 +20,17 @@ from edgecl.profiles import load_profile, seconds
 from edgecl.timing import WORK, Clock, Counter, as_plain, fit, from_plain, held_out, profile_clock, run_seconds
 from edgecl.types import BudgetError
 
-PRICES = {"dense": 5e-12, "sparse": 6e-12, "updates": 3e-12, "gathered": 6e-12, "traffic": 5e-10, "weights": 5e-9, "calls": 5e-5}
+PRICES = {
+    "dense": 5e-12,
+    "sparse": 6e-12,
+    "updates": 3e-12,
+    "gathered": 6e-12,
+    "traffic": 5e-10,
+    "halves": 4e-10,
+    "weights": 5e-9,
+    "ranked": 8e-9,
+    "calls": 5e-5,
+}
 CLOCK = Clock(tuple(PRICES.get(k, 1e-4) for k in WORK), 16, 1e-8, None, "made up", True, 0.04)
 HERE = Device(CLOCK, 16, 50_000_000, 60_000_000)
 
@@ -36,7 +46,7 @@ def planned(budget: str, dataset: str = "digits", pinned: tuple[str, ...] = (), 
 def test_prices_are_found_again_and_predict() -> None:
     rng = np.random.default_rng(0)
     work = [rng.uniform(0, 1, (4, len(WORK))) * 10.0 ** np.arange(len(WORK)) for _ in range(30)]
-    prices = np.array([2, 0, 3, 1, 0.5, 0.1, 0.2, 0.3]) / 10.0 ** np.arange(len(WORK))
+    prices = np.array([2, 0, 3, 1, 0.5, 0.4, 0.1, 0.25, 0.2, 0.3]) / 10.0 ** np.arange(len(WORK))
     took = [float((w @ prices).sum()) for w in work]
     assert fit(work, took) == pytest.approx(prices.tolist(), rel=0.02, abs=1e-9)
     assert max(map(abs, held_out(work, took))) < 0.01

@@ -99,13 +99,8 @@ def on_the_clock(plan: Plan) -> list[tuple[str, str]]:
         return []
     ratio, wanted = plan.clock_ratio, f"{float(plan.budget.compute):g}x"
     said = f"{times(ratio)} less than dense ({duration(plan.dense_seconds or 0)}, same engine) predicted; " if ratio else ""
-    return [("training time", said + (_held(plan, wanted) if plan.clocked else f"{wanted} holds for FLOPs only: {_unheld(plan)}"))]
-
-
-def _held(plan: Plan, wanted: str) -> str:
-    clock = plan.device.clock
-    spare = f", with {percent(clock.error)} % to spare for the clock's error" if clock is not None and clock.measured else ""
-    return f"{wanted} holds for FLOPs and for time{spare}"
+    held = f"{wanted} holds for FLOPs and time" if plan.clocked else f"{wanted} holds for FLOPs only: {_unheld(plan)}"
+    return [("training time", said + held)]
 
 
 def _unheld(plan: Plan) -> str:
