@@ -157,11 +157,16 @@ def run_seconds(config: Config, net: Net, work: Workload, clock: Clock) -> F64:
 
 
 def fit(work: Sequence[F64], seconds: Sequence[float]) -> tuple[float, ...]:
-    """Non-negative prices that explain measured steps best, by the squares of relative errors."""
-    took = np.array(seconds)
-    rows = np.array([w.sum(axis=0) for w in work]) / took[:, None]
+    """Non-negative prices that explain measured steps best, by the squares of relative errors; `RARE` ones count less."""
+    counted = np.array([w.sum(axis=0) for w in work])
+    weight = np.where(counted[:, WORK.index("ranked")] > 0, RARE, 1.0)
+    rows = counted * (weight / np.array(seconds))[:, None]
     scale = np.where(rows.any(axis=0), np.sqrt((rows**2).sum(axis=0)), 1.0)
-    return tuple((_nonnegative(rows / scale, np.ones(len(took))) / scale).tolist())
+    return tuple((_nonnegative(rows / scale, weight) / scale).tolist())
+
+
+RARE = 0.3
+"""Weight of a step that gathers gradients: there are few in a run, and plain steps should not be bent to them."""
 
 
 def _nonnegative(a: F64, b: F64, sweeps: int = 1500) -> F64:
