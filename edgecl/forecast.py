@@ -23,6 +23,7 @@ class Workload:
     input: tuple[int, int, int]
     classes: int
     sizes: tuple[int, ...]  # training samples of each task
+    tests: tuple[int, ...] = ()  # test samples of each group of classes
 
 
 def simulate(config: Config, net: Net, work: Workload, until: int | None = None) -> Ledger:

@@ -29,9 +29,9 @@ from edgecl.forecast import method_of
 from edgecl.layout import live_weights, updated_weights
 from edgecl.nets import full_width
 from edgecl.profiles import usable_cores
-from edgecl.state import Setup, State
+from edgecl.state import Setup, State, save
 from edgecl.step import train_step
-from edgecl.timing import F64, Clock, Counter, as_plain, fit, from_plain, held_out, skips
+from edgecl.timing import F64, Clock, Counter, as_plain, fit, from_plain, held_out, skips, snapshot_bytes
 from edgecl.train import Progress, draw_batch, train
 from edgecl.types import ConfigError, Samples, Stream, Task
 
@@ -95,7 +95,7 @@ def calibrate(config: Config, stream: Stream, say: Callable[[int, int], None], n
     change = best * statistics.median(upkeep) if upkeep else 0.0
     drawn, took = meter(), time.perf_counter() - began
     watts = (drawn - joules) / took if joules is not None and drawn is not None and drawn > joules else None
-    return Clock(fit(rows, seconds), lanes(config), change, watts, source(config), True, error)
+    return Clock(fit(rows, seconds), lanes(config), change, pace.snapshot, watts, source(config), True, error)
 
 
 class Pace:
@@ -111,6 +111,10 @@ class Pace:
         with tempfile.TemporaryDirectory() as folder:
             setup, state = session.begin(Path(folder) / "run", plan.frozen(config, session.workload(stream)), stream)
             batch = draw_batch(setup, state, setup.epochs[0], np.arange(config.train.batch))
+            save(setup, state)  # the first one warms up
+            state.saved_seconds = 0.0
+            save(setup, state)
+            self.snapshot = state.saved_seconds / snapshot_bytes(config, setup.plan.net)  # seconds a byte
             state.metrics.close()
         step = partial(train_step, state.engine, setup.method, stream.preprocess, False)
         self.step = partial(state.engine.compile(step), batch)
@@ -251,7 +255,7 @@ def key(config: Config, stream: Stream) -> dict[str, Any]:
         "engine": {k: v for k, v in vars(config.engine).items() if k not in ("threads", "storage")},
         "net": f"{config.net.name} {zlib.crc32(repr(base).encode()):08x}",
         "passes": [list(p.parts) for p in method_of(config).passes()],
-        "format": 2,
+        "format": 3,
     }
 
 

@@ -14,7 +14,7 @@ from edgecl.forecast import Workload
 from edgecl.ledger import Ledger
 from edgecl.nets import Net
 from edgecl.profiles import Figure, load_profile
-from edgecl.timing import F64, Clock, run_seconds, skips
+from edgecl.timing import F64, Clock, aside_seconds, run_seconds, skips
 from edgecl.types import BudgetError
 
 HEADROOM = 1.1  # predicted time and energy are planned to fit so many times over, since a clock's predictions err
@@ -64,6 +64,19 @@ class Plan:
     def seconds(self) -> float | None:
         return None if self.layer_seconds is None else float(self.layer_seconds.sum())
 
+    @cached_property
+    def aside_seconds(self) -> float | None:
+        """Predicted for the run's tests and snapshots, which limits of time and energy are of too; None if unknown."""
+        clock, limited = self.device.clock, self.budget.timed
+        if clock is None or self.seconds is None:
+            return None
+        return aside_seconds(self.config, self.net, self.work, clock, self.seconds, limited=limited)
+
+    @property
+    def spent(self) -> float | None:
+        """Predicted seconds of the whole run: training, tests and snapshots."""
+        return None if self.seconds is None or self.aside_seconds is None else self.seconds + self.aside_seconds
+
     @property
     def clock_ratio(self) -> float | None:
         """Predicted: how many times longer the dense baseline trains; None if unknown."""
@@ -101,12 +114,12 @@ class Plan:
 
     @property
     def joules(self) -> float | None:
-        """Predicted energy of training: seconds times watts. An estimate, whatever the watts are from."""
-        return None if self.seconds is None or self.power.value is None else self.seconds * self.power.value
+        """Predicted energy of the run: seconds times watts. An estimate, whatever the watts are from."""
+        return None if self.spent is None or self.power.value is None else self.spent * self.power.value
 
     @property
     def clock_limit(self) -> float | None:
-        """Seconds of training after which this machine stops; None where no limit is this machine's to keep."""
+        """Seconds of training, tests and snapshots after which the run stops; None where no limit is this machine's to keep."""
         if self.config.device != "host":
             return None
         limits = [float(self.budget.time)] if self.budget.time is not None else []
@@ -127,7 +140,7 @@ class Plan:
         if self.clocked and b.compute is not None:
             found["clock"] = float(b.compute) / self._known(self.clock_ratio, _CLOCK)
         if b.time is not None:
-            found["time"] = HEADROOM * self._known(self.seconds, _TIME) / float(b.time)
+            found["time"] = HEADROOM * self._known(self.spent, _TIME) / float(b.time)
         if b.memory is not None:
             found["memory"] = self._known(self.bytes, _MEMORY) / float(b.memory)
         if b.energy is not None:

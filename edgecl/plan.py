@@ -127,8 +127,8 @@ def _nearest(tightest: Plan) -> str:
             least = min(tightest.ratio, tightest.clock_ratio or tightest.ratio) if tightest.clocked else tightest.ratio
             return f"none can be met, the least cost is {1 / least:.2f} times the dense baseline's"
         said.append(f"{tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x"))
-    if b.time is not None and tightest.seconds is not None:
-        said.append(budgets.time_text(HEADROOM * tightest.seconds))
+    if b.time is not None and tightest.spent is not None:
+        said.append(budgets.time_text(HEADROOM * tightest.spent))
     if b.memory is not None and tightest.bytes is not None:
         said.append(budgets.memory_text(1.02 * tightest.bytes))  # another process is a little larger or smaller
     if b.energy is not None and tightest.joules is not None:

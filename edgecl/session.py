@@ -30,7 +30,8 @@ from edgecl.types import ConfigError, DataError, StoreError, Stream
 
 def workload(stream: Stream) -> Workload:
     """What a plan must know of a stream."""
-    return Workload(stream.shape, len(stream.class_names), tuple(len(t.train) for t in stream.tasks))
+    sizes, tests = tuple(len(t.train) for t in stream.tasks), tuple(map(len, stream.tests))
+    return Workload(stream.shape, len(stream.class_names), sizes, tests)
 
 
 def read_stream(config: Config) -> Stream:
@@ -164,6 +165,7 @@ def record(chosen: Plan, engine: Engine) -> dict[str, Any]:
             "dense_executed": chosen.dense.executed,
             "ratio": chosen.ratio,
             "seconds": chosen.seconds,
+            "aside_seconds": chosen.aside_seconds,
             "dense_seconds": chosen.dense_seconds,
             "clock_held": chosen.clocked,
             "watts": chosen.power.value,
@@ -255,6 +257,8 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},
         "seconds": state.seconds,
         "cpu_seconds": state.cpu_seconds,
+        "test_seconds": state.tested_seconds,
+        "snapshot_seconds": state.saved_seconds,
         "dense_seconds_predicted": _dense_seconds(setup, dense),
         "energy": _energy(setup, state),
         "peak_rss_bytes": environment.peak_rss(),
@@ -271,12 +275,12 @@ def _dense_seconds(setup: Setup, so_far: Ledger) -> float | None:
 
 
 def _energy(setup: Setup, state: State) -> dict[str, Any] | None:
-    """Joules of training on this machine: seconds times watts, an estimate; None where the run is for another device."""
+    """Joules of the run on this machine: seconds times watts, an estimate; None where the run is for another device."""
     power = setup.plan.power
     if setup.config.device != "host" or power.value is None:
         return None
-    of = "an estimate: training time × watts"
-    return {"joules": state.seconds * power.value, "watts": power.value, "of": of, "source": power.source}
+    of = "an estimate: time of training, tests and snapshots × watts"
+    return {"joules": state.spent * power.value, "watts": power.value, "of": of, "source": power.source}
 
 
 def _dense_so_far(setup: Setup, state: State) -> Ledger:

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from edgecl.config import Config
 from edgecl.cost import Count, LayerCost, dense, layer_costs
 from edgecl.forecast import Workload, alike, meter_of, method_of
-from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
+from edgecl.layout import MaskedLayer, frozen_nodes, live_weights, masked_layers
 from edgecl.methods import Method
 from edgecl.nets import Net
 from edgecl.profiles import Profile
-from edgecl.schedule import epochs
+from edgecl.schedule import TESTED, epochs, saves, test_sizes
 
 F64 = npt.NDArray[np.float64]
 
@@ -48,6 +48,7 @@ class Clock:
     prices: tuple[float, ...]  # of a unit of each kind in WORK
     lanes: int  # samples that are always computed together
     upkeep: float  # seconds a masked weight at a change of masks
+    snapshot: float  # seconds a byte of a snapshot
     watts: float | None  # drawn meanwhile, where a meter could be read
     source: str  # where the prices are from, for people
     measured: bool  # here, rather than read from a profile
@@ -72,7 +73,9 @@ def profile_clock(profile: Profile) -> Clock | None:
     flop, number = 1 / (peak * 1e9 * profile.cores * efficiency), _PASSES * 4 / (bandwidth * 1e9)
     prices = {"dense": flop, "sparse": flop, "updates": flop, "gathered": flop, "traffic": number}
     prices |= {"halves": number / 2, "weights": number, "ranked": 10 * number}
-    return Clock(tuple(prices.get(k, 0.0) for k in WORK), 1, 40 * number, None, f"profile {profile.name}", False, float("nan"))
+    return Clock(
+        tuple(prices.get(k, 0.0) for k in WORK), 1, 40 * number, 0.0, None, f"profile {profile.name}", False, float("nan")
+    )
 
 
 _PASSES = 8  # reads and writes of an activation in a step: the forward pass, batch norm, both gradients
@@ -100,6 +103,12 @@ class Counter:
             for c in costs
         ]
         return np.array([*rows, [0.0] * (len(WORK) - 1) + [1.0]])
+
+    def test(self, live: Count, samples: int) -> F64:
+        """Work [layers + 1, WORK] of predicting so many samples, `TESTED` at a time."""
+        batches = -(-samples // TESTED)
+        rows = [self._forward(c, live[c.name], batches * TESTED, batches) for c in self.costs]
+        return np.array([*rows, [0.0] * (len(WORK) - 1) + [float(batches)]])
 
     def _forward(self, c: LayerCost, live: int, n: int, passes: int) -> list[float]:
         """Of a frozen layer: half the traffic and the calls of one that learns, and no weights that change."""
@@ -156,6 +165,27 @@ def run_seconds(config: Config, net: Net, work: Workload, clock: Clock) -> F64:
     return total
 
 
+SAVING = 0.05
+"""Share of the time that snapshots within tasks may take under a limit of time: then one is left out until it is due again."""
+
+
+def aside_seconds(config: Config, net: Net, work: Workload, clock: Clock, training: float, *, limited: bool) -> float:
+    """Seconds of a whole run's tests and snapshots, beside so many of training; `limited` where time is."""
+    counter = Counter(config, net, clock.lanes)
+    joint, sizes = counter.method.joint, (sum(work.sizes),) if counter.method.joint else work.sizes
+    live = live_weights(counter.costs, counter.masked, False)
+    tests = float(clock.step(counter.test(live, sum(test_sizes(work.tests, joint=joint)))).sum())
+    each, saved = clock.snapshot * snapshot_bytes(config, net), [e.last for e in epochs(config, sizes) if saves(config, e)]
+    within = each * (len(saved) - sum(saved))
+    return tests + each * sum(saved) + (min(within, SAVING * (training + tests)) if limited else within)
+
+
+def snapshot_bytes(config: Config, net: Net) -> int:
+    """Of a snapshot, about: weights, momentum, and the replay memory's samples."""
+    weights = 4 * sum(map(prod, net.weights().values())) * (2 if config.train.momentum else 1)
+    return weights + config.memory.capacity * prod(net.input) * bool(method_of(config).draws)
+
+
 def fit(work: Sequence[F64], seconds: Sequence[float]) -> tuple[float, ...]:
     """Non-negative prices that explain measured steps best, by the squares of relative errors; `RARE` ones count less."""
     counted = np.array([w.sum(axis=0) for w in work])
@@ -198,4 +228,4 @@ def from_plain(d: Mapping[str, Any]) -> Clock:
     prices = tuple(float(d["prices"][k]) for k in WORK)
     watts = None if d["watts"] is None else float(d["watts"])
     said = str(d["source"]), bool(d["measured"]), float(d["error"])
-    return Clock(prices, int(d["lanes"]), float(d["upkeep"]), watts, *said)
+    return Clock(prices, int(d["lanes"]), float(d["upkeep"]), float(d["snapshot"]), watts, *said)

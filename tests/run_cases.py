@@ -40,7 +40,7 @@ SPARCL = (
 """All parts of SparCL on."""
 
 
-TIMES = ("seconds", "cpu_seconds")
+TIMES = ("seconds", "cpu_seconds", "tested_seconds", "saved_seconds")
 """What no two runs have alike."""
 
 

@@ -14,7 +14,7 @@ from edgecl.config import Config
 from edgecl.timing import WORK, Clock
 from edgecl.types import Stream
 
-CLOCK = Clock((1e-12,) * len(WORK), 16, 1e-9, None, "made up", True, 0.1)
+CLOCK = Clock((1e-12,) * len(WORK), 16, 1e-9, 1e-9, None, "made up", True, 0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ PRICES = {
     "ranked": 8e-9,
     "calls": 5e-5,
 }
-CLOCK = Clock(tuple(PRICES.get(k, 1e-4) for k in WORK), 16, 1e-8, None, "made up", True, 0.04)
+CLOCK = Clock(tuple(PRICES.get(k, 1e-4) for k in WORK), 16, 1e-8, 1e-9, None, "made up", True, 0.04)
 HERE = Device(CLOCK, 16, 50_000_000, 60_000_000)
 
 
@@ -174,7 +174,7 @@ def test_a_meters_watts_come_first() -> None:
     made = make_plan(configured("1000h"), DIGITS, (), replace(HERE, clock=replace(CLOCK, watts=7.5)))
     assert made.power.value == 7.5
     assert "measured" in made.power.source
-    assert made.joules == pytest.approx(7.5 * made.seconds)
+    assert made.joules == pytest.approx(7.5 * made.spent)
 
 
 def test_shares_grow_to_one() -> None:

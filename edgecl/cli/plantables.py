@@ -35,6 +35,7 @@ def plain(plan: Plan, work: Workload) -> dict[str, Any]:
         "dense_paper": plan.dense.paper,
         "limit": plan.limit,
         "seconds": plan.seconds,
+        "aside_seconds": plan.aside_seconds,
         "dense_seconds": plan.dense_seconds,
         "clock_ratio": plan.clock_ratio,
         "clock_held": plan.clocked,

@@ -79,10 +79,10 @@ def _storage(c: Config, pinned: Collection[str]) -> list[tuple[str, str]]:
 def limits(plan: Plan) -> list[tuple[str, str]]:
     """What is predicted beyond FLOPs, each beside its limit, and where the prediction is from."""
     clock, b, rows = plan.device.clock, plan.budget, on_the_clock(plan)
-    if clock is not None and plan.seconds is not None:
+    if clock is not None and plan.seconds is not None and plan.aside_seconds is not None:
         sure = f", held-out error {percent(clock.error)} %" if clock.measured else ", not measured"
-        what = f"{duration(plan.seconds)} of training predicted{_of(b.time, duration)}"
-        rows.append(("time", f"{what}; {clock.source}{sure}; tests and snapshots come on top"))
+        what = f"{duration(plan.seconds)} of training and {duration(plan.aside_seconds)} of tests and snapshots"
+        rows.append(("time", f"{what} predicted{_of(b.time, duration)}; {clock.source}{sure}"))
     elif plan.config.device == "host":
         rows.append(("time", "not predicted: edgecl measure calibrate times this machine"))
     if plan.bytes is not None:
