@@ -72,12 +72,13 @@ def dense_torch(net: Net, method: Mapping[str, Any], batch: int, *, channels_las
 
     p = {k: put(v) for k, v in initial(net, rng).items()}
     trained = [p[k].requires_grad_() for k in net.weights()]
-    x = [put(rng.normal(size=(batch, *net.input)).astype(np.float32)) for _ in range(3)]
+    x = [put(rng.normal(size=(batch, *net.input)).astype(np.float32)) for _ in range(1 + method.get("draws", 2))]
     now_y, old_y = (torch.from_numpy(rng.integers(0, n, batch)) for n in (2, net.classes))
     stored = torch.from_numpy(rng.normal(size=(batch, net.classes)).astype(np.float32))
 
     def step() -> None:
-        current, dark, replay = (render(net, p, part, [batch])[net.logits] for part in x)
+        current, *replays = (render(net, p, part, [batch])[net.logits] for part in x)
+        dark, replay = replays[0], replays[-1]
         loss = F.cross_entropy(current[:, :2], now_y) + method["alpha"] * F.mse_loss(dark, stored)
         loss = loss + method["beta"] * F.cross_entropy(replay, old_y)
         grads = torch.autograd.grad(loss, trained)

@@ -38,6 +38,7 @@ class TrainConfig:
     schedule: str = "constant"  # or "cosine": within each task, down to 0
     momentum: float = 0.0
     weight_decay: float = 0.0
+    average: float = 0.0  # share of a task's epochs, its last, whose mean weights the net becomes at the task's end
     snapshot_every: int = 1  # epochs; a task's end always has one
 
 

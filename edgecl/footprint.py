@@ -35,6 +35,7 @@ def run_bytes(config: Config, net: Net, lanes: int) -> Bytes:
     frozen = frozenset() if config.freeze.after else frozen_nodes(net, config)  # else the first task needs all
     held = {
         "weights": state,
+        "mean of weights": weights * bool(config.train.average),
         "masks and gradients": sum(_lists(net, layers, dead=dead).values()),
         "activations": _activations(net, _passes(config), lanes, isinstance(method_of(config), ByPart), _half(config), frozen),
         "replay memory": replay,

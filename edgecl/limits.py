@@ -22,6 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.rate": (0, 1e3),
     "train.momentum": (0, 0.9999),
     "train.weight_decay": (0, 1e3),
+    "train.average": (0, 1),
     "train.snapshot_every": (1, 1e9),
     "memory.capacity": (1, 1e9),
     "memory.batch": (0, 4096),

@@ -119,6 +119,16 @@ def refreshing_steps(config: Config, steps: int) -> int:
     return -(-steps // config.dgm.every) if refreshes(config, 0) else 0
 
 
+AVERAGED = 20
+"""Steps between weights that enter a task's mean: neighbours are too alike to be worth reading all."""
+
+
+def averages(config: Config, epoch: Epoch, done: int) -> bool:
+    """Whether the weights after an epoch's first `done` steps enter the task's mean."""
+    first = config.train.epochs - round(config.train.average * config.train.epochs)
+    return epoch.epoch >= first and (done % AVERAGED == 0 or done == epoch.steps)
+
+
 def rate(config: Config, epoch: Epoch, step: int) -> float:
     """Learning rate of a step."""
     if config.train.schedule == "constant":

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from edgecl import config as configs
 from edgecl import environment, kernels, plan, runfolder, schedule, store
 from edgecl import state as states
 from edgecl.budget import parse
@@ -20,6 +19,8 @@ from edgecl.engines import Engine, check_storage, make_engine, pick
 from edgecl.forecast import Workload, meter_of, method_of, simulate
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
+from edgecl.model import begun_tasks, describe, net_entry
+from edgecl.model import recorded_config as recorded_config
 from edgecl.nets import beside
 from edgecl.plan import Device, Plan
 from edgecl.profiles import Figure
@@ -73,7 +74,8 @@ def begin(run: Path, chosen: Plan, stream: Stream, extra: Mapping[str, Any] | No
     """A new run in the folder `run`, which must hold no other; config.yaml holds `extra` too."""
     engine = _engine(chosen)
     beside(chosen.config.net.name, chosen.net)  # weights that do not fit must leave no folder
-    runfolder.create_run(run, {**record(chosen, engine), "data": fingerprint(stream), **(extra or {})})
+    known = {"data": fingerprint(stream), "stream": describe(stream), **net_entry(chosen.config, chosen.net)}
+    runfolder.create_run(run, {**record(chosen, engine), **known, **(extra or {})})
     setup = _setup(run, chosen, stream)
     return setup, fresh(setup, engine)
 
@@ -116,17 +118,6 @@ def _power(recorded: Mapping[str, Any]) -> Figure | None:
     return None if watts is None else Figure(float(watts), "W", str(planned.get("watts_source", "")))
 
 
-def recorded_config(run: Path) -> Config:
-    """The configuration that a run began with."""
-    recorded = runfolder.read_config(run)
-    if "config" not in recorded:
-        raise StoreError(f"{run / runfolder.CONFIG}: holds no 'config'")
-    try:
-        return configs.resolve("", [recorded["config"]])
-    except ConfigError as e:
-        raise ConfigError(f"{run / runfolder.CONFIG}: {e}") from None
-
-
 @dataclass(frozen=True)
 class Opened:
     """A snapshot to look at: the run's files are only read."""
@@ -149,10 +140,8 @@ def open_snapshot(run: Path, number: int | None = None) -> Opened:
 
 
 def _seen_groups(setup: Setup, at: int, step: int) -> int:
-    """Of the tasks begun, `step` steps into epoch `at` of the schedule."""
-    begun = setup.epochs[at - 1].task + 1 if at else 0
-    if step and setup.epochs[at].epoch == 0:
-        begun += 1
+    """Groups of classes whose training has begun, `step` steps into epoch `at` of the schedule."""
+    begun = begun_tasks(setup.epochs, at, step)
     return len(setup.stream.groups) if setup.method.joint and begun else begun
 
 

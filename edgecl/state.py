@@ -97,6 +97,8 @@ class State:
     loss: float = 0.0  # sums over the epoch's steps so far
     right: int = 0
     gathered: int = 0  # steps in the engine's gradient sums
+    averaged: int = 0  # weights in the task's mean
+    mean: dict[str, F32] = field(default_factory=dict)  # of the task's last weights and statistics, by name
     skipped: int = 0  # steps of the current epoch that a time budget left out
     seconds: float = 0.0  # of training: its steps, and the changes of masks and data between them
     cpu_seconds: float = 0.0  # the processor's in that time, all threads together
@@ -187,8 +189,9 @@ def save(setup: Setup, state: State) -> Path:
     memory = {f"memory.{k}": v for k, v in state.memory.arrays().items()} if state.memory else {}
     live = {f"live.{k}": v for k, v in state.live.items()}
     chosen = {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()}
-    arrays = {**learning, **memory, "order": state.order}
-    counters = {k: getattr(state, k) for k in (*COUNTERS, *NEWER)}
+    mean = {f"mean.{k}": v for k, v in state.mean.items()}
+    arrays = {**learning, **memory, **mean, "order": state.order}
+    counters = {k: getattr(state, k) for k in (*COUNTERS, *LATER)}
     plain = {
         **counters,
         "rng": state.rng.bit_generator.state,
@@ -206,7 +209,7 @@ def save(setup: Setup, state: State) -> Path:
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
 ELSEWHERE = ("device", "data.name", "data.root")  # may change: predictions, and where samples lie (a fingerprint checks them)
-NEWER = ("skipped", "cpu_seconds", "tested_seconds", "saved_seconds")  # absent in older snapshots: 0
+LATER = ("skipped", "averaged", "cpu_seconds", "tested_seconds", "saved_seconds")  # absent in older snapshots: 0
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 
@@ -228,8 +231,9 @@ def restore(setup: Setup, engine: Engine) -> State:
         order=snapshot.memory["order"],
         snapshots=number,
         accuracy=plain["accuracy"],
+        mean=_under("mean.", snapshot.memory),
+        **{k: plain.get(k, 0) for k in LATER},
         **{k: plain[k] for k in COUNTERS},
-        **{k: plain[k] for k in NEWER if k in plain},
     )
     state.ledger.restore(plain["ledger"])
     state.apply_masks(setup)

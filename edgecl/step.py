@@ -21,7 +21,7 @@ def train_step(engine: Engine, method: Method, pre: Preprocess, score: bool, bat
         loss = method.loss(engine.xp, outputs, batch)
         engine.backward(loss.d_logits, score=score)
         result = StepResult(loss.value, outputs[0].logits)
-    if engine.in_turn and not np.isfinite(result.loss):
+    if engine.in_turn and not np.isfinite(engine.numpy(result.loss)):
         return result  # on the host one may ask; the weights stay, so that what first went wrong can be named
     engine.step(batch.rate)
     return result

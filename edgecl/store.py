@@ -45,7 +45,7 @@ def save(run: Path, number: int, snapshot: Snapshot, keep: int = 2) -> Path:
     Raises StoreError that names the path, the reason and the last good snapshot if the disk fails, if an array or
     the state can't be stored, or if `number` is not above every snapshot there; ConfigError if `keep` is not positive.
     """
-    final = _folder(run, number)
+    final = place(run, number)
     tmp = final.with_name(f".{final.name}.tmp")
     with naming_last_good(run):
         _prepare(run, number, keep)
@@ -75,7 +75,7 @@ def load(run: Path, number: int) -> Snapshot:
     Raises StoreError that names the file that is missing or damaged, and the way back to an older snapshot if there
     is one; or both format versions, if it has another.
     """
-    folder, numbers = _folder(run, number), _numbers(run)
+    folder, numbers = place(run, number), _numbers(run)
     if number not in numbers:
         raise StoreError(f"{run}: no snapshot {folder.name}; it has {', '.join(map(_name, numbers)) or 'none'}")
     try:
@@ -103,7 +103,8 @@ def _name(number: int) -> str:
     return f"{number:03d}"
 
 
-def _folder(run: Path, number: int) -> Path:
+def place(run: Path, number: int) -> Path:
+    """Where a snapshot lies, or would."""
     return run / "snapshots" / _name(number)
 
 
@@ -130,7 +131,7 @@ def _prepare(run: Path, number: int, keep: int) -> None:
 
 def _prune(run: Path, keep: int) -> None:
     """Removes old snapshots. Each loses its name before its first file, so that none is ever seen in part."""
-    old = [_folder(run, n) for n in _numbers(run)[:-keep]]
+    old = [place(run, n) for n in _numbers(run)[:-keep]]
     for folder in old:
         os.replace(folder, folder.with_name(f".{folder.name}.old"))
     if old:
@@ -206,7 +207,7 @@ def _decode(path: Path, size: int, digest: str) -> tuple[Arrays, dict[str, str]]
 
 
 def _is_good(run: Path, number: int) -> bool:
-    folder = _folder(run, number)
+    folder = place(run, number)
     try:
         entries, _ = _read_state(folder / STATE)
         for part in PARTS:

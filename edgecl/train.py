@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from edgecl import curate, masks, schedule
+from edgecl import average, curate, masks, schedule
 from edgecl.data.augment import draw_crops
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
@@ -116,6 +116,7 @@ def _one_step(setup: Setup, state: State, epoch: Epoch, compiled: dict[bool, Com
         _forget_gradients(state)
     _remember(setup, state, epoch, positions, result)
     state.step += 1
+    average.add(setup, state, epoch)
     return result
 
 
@@ -200,6 +201,7 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
             state.learning = curate.remove(state.learning, epoch.drop, state.rng)
     state.at, state.step, state.order = state.at + 1, 0, np.zeros(0, np.int64)
     if epoch.last:
+        average.take(setup, state)
         yield from _evaluate(setup, state, learned=epoch.task + 1)
     if saves(setup, state, epoch):
         save(setup, state)

@@ -46,7 +46,7 @@ def test_config(run: Path) -> None:
     (rows,) = tables(section(FORMAT, "config.yaml"))
     recorded = yaml.safe_load((run / "config.yaml").read_text())
     keys = ["config"] + [f"{top}.{key}" for top, values in recorded.items() if top != "config" for key in values]
-    assert sorted(first(rows)) == sorted([*keys, "compare"])
+    assert sorted(first(rows)) == sorted([*keys, "compare", "net"])
 
 
 @pytest.mark.parametrize("kind", ["task", "epoch", "end", "warning"])

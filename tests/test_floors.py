@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "edgecl"
 
 FLOORS = [
     {"types"},
-    {"files", "limits", "arrays", "tensors", "budget"},
+    {"files", "limits", "arrays", "tensors", "budget", "card"},
     {"data", "nets", "memory", "profiles", "metrics", "environment", "kernels"},
     {"masks", "curate", "cost"},
     {"engines"},
@@ -26,9 +26,9 @@ FLOORS = [
     {"plan"},
     {"store", "evaluate"},
     {"runfolder"},
-    {"state"},
-    {"holding"},
-    {"train", "session"},
+    {"state", "model"},
+    {"average", "holding"},
+    {"train", "session", "export"},
     {"measure"},
     {"cli"},
     {"__main__"},

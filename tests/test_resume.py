@@ -27,7 +27,12 @@ SERVER = multiprocessing.get_context("forkserver")  # torch is imported once, an
 SERVER.set_forkserver_preload(["edgecl.session", "edgecl.train", "edgecl.engines.torch"])
 
 THREE_TASKS = "data={classes_per_task: 4, samples_per_class: 12}"
-FULL = (*SPARCL, THREE_TASKS, "train={momentum: 0.9, weight_decay: 0.001, schedule: cosine, epochs: 3}", "tdm.steps=2")
+FULL = (
+    *SPARCL,
+    THREE_TASKS,
+    "train={momentum: 0.9, weight_decay: 0.001, schedule: cosine, epochs: 3, average: 0.7}",
+    "tdm.steps=2",
+)
 OTHER = (*FULL, "tdm.grow=gradient", "mask.unit=weight", "method=er", "train.snapshot_every=2", "dgm.every=3")
 
 Death = tuple[str, int]

@@ -27,7 +27,14 @@ def test_the_record(tmp_path: Path) -> None:
     setup, state = begun(tmp_path / "run", *SPARCL)
     said = recorded(tmp_path / "run")
     assert said["config"] == setup.config.to_dict()
-    assert said["config"]["method"] == {"name": "derpp", "alpha": 0.1, "beta": 0.5, "class_mask": "task", "forward": "separate"}
+    assert said["config"]["method"] == {
+        "name": "derpp",
+        "alpha": 0.1,
+        "beta": 0.5,
+        "class_mask": "task",
+        "forward": "separate",
+        "draws": 2,
+    }
     assert said["config"]["engine"]["name"] == "native"  # never auto
     assert said["plan"]["executed"] == setup.plan.ledger.executed
     assert said["environment"]["edgecl"] == __version__

@@ -38,6 +38,8 @@ EXACT = {
     "small replay, long scoring": (*SPARCL, "memory.batch=5", "tdm.steps=50"),
     "mlp": (*SPARCL, "net={name: mlp, width: 32}"),
     "one epoch": (*SPARCL, "train.epochs=1"),
+    "one draw": (*SPARCL, "method.draws=1"),
+    "averaged": (*SPARCL, "train.average=0.5"),
     "a budget": ("budget=9x", "net.width=0"),
 }
 

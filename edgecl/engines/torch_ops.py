@@ -26,6 +26,7 @@ from edgecl.nets.nodes import (
     Relu6,
     Sigmoid,
     Silu,
+    pair,
 )
 from edgecl.types import ConfigError
 
@@ -58,7 +59,11 @@ def _batch_norm(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Ten
 
 def _pool(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:
     assert isinstance(n, Pool)
-    return (F.max_pool2d if n.kind == "max" else F.avg_pool2d)(x, n.kernel, n.stride, n.padding)
+    if n.kind == "max":
+        return F.max_pool2d(x, n.kernel, n.stride, n.padding)
+    rows, columns = pair(n.padding)
+    x = F.pad(x, (columns, columns, rows, rows))  # avg_pool2d's own: wrong gradients on CUDA in channels-last (torch 2.11)
+    return F.avg_pool2d(x, n.kernel, n.stride)
 
 
 def _global_pool(n: Node, p: Tensors, sizes: Sizes, x: torch.Tensor) -> torch.Tensor:

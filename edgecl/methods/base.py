@@ -24,9 +24,12 @@ class Method(Protocol):
     """What the loop asks of a method. It never touches masks, the data set or the engine."""
 
     name: ClassVar[str]
-    draws: ClassVar[int]  # independent draws from the replay memory a step
     joint: ClassVar[bool]  # learns all tasks at once
     keeps_logits: ClassVar[bool]  # reads Part.logits
+
+    @property
+    def draws(self) -> int:
+        """Independent draws from the replay memory a step."""
 
     def passes(self) -> tuple[Pass, ...]:
         """Which parts go through the network together, with common batch statistics."""

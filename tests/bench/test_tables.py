@@ -29,7 +29,7 @@ def test_seeds_are_joined(tmp_path: Path) -> None:
         (folder / "result.json").write_text(json.dumps({**result, "class_il_accuracy": accuracy}))
     (row,) = TABLES["read"](tmp_path)
     assert (row.name, row.seeds, row.class_il.value, row.ratio) == ("mine", (0, 1), pytest.approx(55.0), 1.0)
-    assert "| mine | derpp, w64 | 1.0× | 1.0× | 55.00 ± 63.5" in TABLES["table"]([row])
+    assert "| mine | derpp, w64 | 24.9 | 1.0× | 1.0× | 55.00 ± 63.5" in TABLES["table"]([row])
 
 
 def test_every_record_has_its_row() -> None:

@@ -14,16 +14,14 @@ from edgecl.methods import METHODS, Loss, Method, make_method, options
 from edgecl.methods.base import CLASS_MASKS, PASSES
 from edgecl.types import Batch, Part
 
-CHOICES: dict[str, tuple[str, ...]] = {"class_mask": CLASS_MASKS, "forward": PASSES}
-"""Values of the options that are words; a new one joins here."""
+CHOICES: dict[str, tuple[Any, ...]] = {"class_mask": CLASS_MASKS, "forward": PASSES, "draws": (1, 2)}
+"""Values of the options that are no fractions; a new one joins here."""
 
 K, TASK, SEEN = 6, (2, 3), (0, 1, 2, 3)  # classes; 4 and 5 are still to come
 
 
 def values(option: str, default: Any) -> tuple[Any, ...]:
-    if isinstance(default, str):
-        return CHOICES[option]
-    return (default, 1.7) if isinstance(default, float) else (default,)
+    return (default, 1.7) if isinstance(default, float) else CHOICES[option]
 
 
 def every() -> list[Method]:

@@ -52,6 +52,17 @@ def test_derpp() -> None:
     np.testing.assert_allclose(c, 0.25 / 2 * np.array([[-1 / 4, 1 / 4, 0], [3 / 4, -3 / 4, 0]]), atol=1e-12)
 
 
+def test_derpp_with_one_draw_has_both_losses_on_it() -> None:
+    two, one = (make_method("derpp", {"alpha": 0.5, "beta": 0.25, "draws": n}) for n in (2, 1))
+    replayed = part([0, 1], [(0, 0, 1), (3, 0, 0)], weight=(1, 0.5))
+    outputs = [say((0, THIRD, 9), (0, THIRD, -9)), say((1, 2, 3), (0, 1, 0))]
+    apart = loss(two, [*outputs, outputs[1]], batch(part([0, 1]), replayed, replayed))
+    joined = loss(one, outputs, batch(part([0, 1]), replayed))
+    assert joined.value == pytest.approx(apart.value, rel=1e-12)
+    np.testing.assert_allclose(joined.d_logits[1], apart.d_logits[1] + apart.d_logits[2], atol=1e-12)
+    assert [p.parts for p in one.passes()] == [(0,), (1,)]
+
+
 def test_er_takes_the_mean_over_current_and_replayed_samples() -> None:
     method = make_method("er", {"class_mask": "task"})
     outputs = [say((7, THIRD, 0), (7, 0, 0)), say((0, THIRD, 5), (0, 0, 0))]

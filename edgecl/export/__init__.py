@@ -1,0 +1,1 @@
+"""F3: a snapshot as a file for other runtimes."""
