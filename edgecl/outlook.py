@@ -86,9 +86,9 @@ class Plan:
     def clocked(self) -> bool:
         """Whether a compute budget is held to on the clock too; of itself only where this machine's own kernels were timed."""
         c, clock = self.config, self.device.clock
-        if self.budget.compute is None or self.flops_only or c.clock == "off":
+        if self.budget.compute is None or self.flops_only or c.clock == "never":
             return False
-        return c.clock == "on" or (clock is not None and clock.measured and c.device == "host" and skips(c))
+        return c.clock == "always" or (clock is not None and clock.measured and c.device == "host" and skips(c))
 
     @cached_property
     def parts(self) -> Bytes | None:
@@ -166,7 +166,7 @@ class Plan:
         return not self.exceeds
 
 
-_CLOCK = "clock is on, but how long training takes on {device} is not known; see edgecl measure calibrate"
+_CLOCK = "clock is always, but how long training takes on {device} is not known; see edgecl measure calibrate"
 _TIME = "how long training takes on {device} is not known; its profile lacks a figure, or run edgecl measure calibrate"
 _MEMORY = "memory can be planned for engine native only, whose every array is known; add --engine native"
 _ENERGY = "the energy of training on {device} is not known; its profile lacks power_load_w or a figure for time"

@@ -72,7 +72,7 @@ def test_it_is_as_wide_and_as_dense_as_both_allow() -> None:
 @pytest.mark.parametrize(
     ("keys", "known", "why"),
     [
-        ({"clock": "off"}, COSTLY, "clock is off"),
+        ({"clock": "never"}, COSTLY, "clock is never"),
         ({}, None, "edgecl measure calibrate, with these options, times this machine"),
         ({"engine__name": "torch"}, COSTLY, "engine torch spares no time by masks"),
         ({"device": "rpi"}, profile_clock(load_profile("rpi")), "the kernels were not timed on rpi"),
@@ -87,19 +87,19 @@ def test_elsewhere_flops_alone_are_held_and_the_screen_says_why(keys: dict[str, 
     assert f"23x holds for FLOPs only: {why}" in said(made)
 
 
-def test_on_refuses_what_it_can_not_hold_and_names_the_nearest() -> None:
+def test_always_refuses_what_it_can_not_hold_and_names_the_nearest() -> None:
     with pytest.raises(BudgetError, match=r"how long training takes on host is not known; see edgecl measure calibrate"):
-        planned("23x", None, clock="on")
+        planned("23x", None, clock="always")
     with pytest.raises(BudgetError, match=r"the nearest possible is (\d+(\.\d)?)x") as error:
-        planned("23x", STEPS, clock="on")
+        planned("23x", STEPS, clock="always")
     nearest = re.search(r"is (\S+x)", str(error.value))[1]
-    made = planned(nearest, STEPS, clock="on")
+    made = planned(nearest, STEPS, clock="always")
     assert made.clocked
     assert made.clock_ratio >= Fraction(nearest[:-1])
 
 
-def test_on_holds_by_a_profiles_prediction_too() -> None:
-    made = planned("4x", profile_clock(load_profile("rpi")), clock="on", device="rpi")
+def test_always_holds_by_a_profiles_prediction_too() -> None:
+    made = planned("4x", profile_clock(load_profile("rpi")), clock="always", device="rpi")
     assert made.clocked
     assert made.clock_ratio >= 4
 
@@ -139,7 +139,7 @@ def test_for_any_machine_a_plan_holds_both_or_is_the_one_by_flops(
     config = configured(f"{factor}x", **chosen, engine__name="native")
     for key, value in pinned.items():
         config = config.set(key, value)
-    made, by_flops = (made_or_why(c, work, pinned, known) for c in (config, config.set("clock", "off")))
+    made, by_flops = (made_or_why(c, work, pinned, known) for c in (config, config.set("clock", "never")))
     if isinstance(made, str):
         assert made == by_flops
         return

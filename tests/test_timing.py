@@ -183,3 +183,23 @@ def test_shares_grow_to_one() -> None:
     assert found == sorted(found)
     assert math.isclose(found[-1], 1)
     assert timing.WORK[0] == "dense"
+
+
+def test_a_limit_of_time_is_of_tests_and_snapshots_too() -> None:
+    work = replace(DIGITS, tests=(70,) * 5)
+    config = configured("", engine__name="native")
+    bare, tested = (plan.frozen(config, w, HERE) for w in (DIGITS, work))
+    assert tested.seconds == bare.seconds
+    assert tested.aside_seconds > bare.aside_seconds > 0  # snapshots alone
+    assert tested.spent == tested.seconds + tested.aside_seconds
+    between = HEADROOM * (tested.seconds + tested.spent) / 2
+    assert plan.frozen(config.set("budget", f"{between:.6f}s"), work, HERE).exceeds == {"time"}
+    assert plan.frozen(config.set("budget", f"{1.001 * HEADROOM * tested.spent:.6f}s"), work, HERE).holds
+
+
+def test_snapshots_within_tasks_take_a_share_at_most_where_time_is_limited() -> None:
+    slow = replace(HERE, clock=replace(CLOCK, snapshot=1e-3))
+    free, limited = (plan.frozen(configured(b, engine__name="native"), DIGITS, slow) for b in ("", "1000h"))
+    each = 1e-3 * timing.snapshot_bytes(free.config, free.net)
+    assert free.aside_seconds == pytest.approx(100 * each)  # 20 epochs in each of five tasks
+    assert limited.aside_seconds == pytest.approx(5 * each + timing.SAVING * limited.seconds)

@@ -105,8 +105,8 @@ def on_the_clock(plan: Plan) -> list[tuple[str, str]]:
 
 def _unheld(plan: Plan) -> str:
     c = plan.config
-    if c.clock == "off":
-        return "clock is off"
+    if c.clock == "never":
+        return "clock is never"
     if plan.flops_only:
         return "no width and sparsity that the planner tries is so much faster too"
     if not skips(c):
