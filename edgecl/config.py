@@ -126,6 +126,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     device: str = "host"  # profile in deploy/ that predictions are made for
     budget: str = ""  # "23x": 23 times fewer FLOPs than the dense baseline
+    clock: str = "auto"  # whether 23x holds for training time too; auto: where this machine is calibrated and some plan can
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

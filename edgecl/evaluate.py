@@ -8,9 +8,8 @@ import numpy as np
 
 from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import Engine
+from edgecl.schedule import TESTED
 from edgecl.types import F32, Samples, Stream
-
-BATCH = 32  # samples read at a time: what their floats take counts in a memory budget
 
 
 class Accuracy(NamedTuple):
@@ -31,8 +30,8 @@ def evaluate(engine: Engine, stream: Stream, group: int, seen: int) -> Accuracy:
 def predict(engine: Engine, stream: Stream, samples: Samples) -> F32:
     """Logits [N, K] of stored samples, without augmentation."""
     pre, rows = stream.preprocess, []
-    for start in range(0, len(samples), BATCH):
-        x = engine.asarray(samples.x[start : start + BATCH])
+    for start in range(0, len(samples), TESTED):
+        x = engine.asarray(samples.x[start : start + TESTED])
         crop = engine.asarray(center_crops(len(x), pre))
         rows.append(engine.numpy(engine.predict(prepare(engine.xp, x, crop, pre))))
     return np.concatenate(rows)

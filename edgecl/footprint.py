@@ -15,12 +15,10 @@ from edgecl.forecast import method_of
 from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
 from edgecl.methods import ByPart
 from edgecl.nets import Net
+from edgecl.schedule import TESTED
 
 MARGIN = 0.05
 """Share added to what is counted: Python's own objects, and what the allocator does not give back at once."""
-
-TESTED = 32
-"""Samples that an evaluation reads at a time."""
 
 GROWTH = 4_000_000
 """Bytes that a process grows by when it first trains: modules, the kernels' threads."""

@@ -24,6 +24,7 @@ class Workload:
     classes: int
     sizes: tuple[int, ...]  # training samples of each task
     net: Net | None = None  # where no name builds it again: then it has no other width
+    tests: tuple[int, ...] = ()  # test samples of each group of classes
 
 
 def simulate(config: Config, net: Net, work: Workload, until: int | None = None) -> Ledger:

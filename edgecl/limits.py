@@ -10,6 +10,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "engine.device": ("cpu", "cuda"),
     "engine.precision": ("fp32", "tf32", "bf16"),
     "engine.storage": ("fp32", "fp16"),
+    "clock": ("auto", "always", "never"),
 }
 
 RANGES: dict[str, tuple[float, float]] = {

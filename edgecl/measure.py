@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,27 +29,34 @@ from edgecl.forecast import method_of
 from edgecl.layout import live_weights, updated_weights
 from edgecl.nets import full_width
 from edgecl.profiles import usable_cores
-from edgecl.state import Setup, State
-from edgecl.timing import F64, Clock, Counter, as_plain, fit, from_plain, held_out, skips
-from edgecl.train import Progress, train
+from edgecl.state import Setup, State, save
+from edgecl.step import train_step
+from edgecl.timing import F64, Clock, Counter, as_plain, fit, from_plain, held_out, skips, snapshot_bytes
+from edgecl.train import Progress, draw_batch, train
 from edgecl.types import ConfigError, Samples, Stream, Task
 
-POINTS: tuple[tuple[float, float, float], ...] = (
-    (0.125, 0.0, 1.0),
-    (0.125, 0.75, 1.0),
-    (0.3125, 0.75, 0.5),
-    (0.25, 0.0, 1.0),
-    (0.25, 0.9, 1.0),
-    (0.5, 0.9, 0.5),
-    (1.0, 0.95, 0.5),
-    (0.3125, 0.75, 1.0),
-    (0.5, 0.0, 0.5),
-    (0.5, 0.75, 1.0),
+POINTS: tuple[tuple[float, float, float, str], ...] = (
+    (0.125, 0.0, 1.0, "fp32"),
+    (0.125, 0.75, 1.0, "fp32"),
+    (0.3125, 0.75, 0.5, "fp32"),
+    (0.25, 0.0, 1.0, "fp32"),
+    (0.25, 0.9, 1.0, "fp32"),
+    (0.3125, 0.75, 0.5, "fp16"),
+    (0.5, 0.9, 0.5, "fp32"),
+    (1.0, 0.0, 0.5, "fp32"),
+    (1.0, 0.95, 0.5, "fp32"),
+    (0.3125, 0.75, 1.0, "fp32"),
+    (0.5, 0.9, 0.5, "fp16"),
+    (0.75, 0.9, 1.0, "fp32"),
+    (0.5, 0.0, 0.5, "fp32"),
+    (0.5, 0.75, 1.0, "fp32"),
 )
-"""(share of the full width, masked share, share of the batch): what tells the prices apart comes first."""
+"""(share of the full width, masked share, share of the batch, storage): what tells the prices apart comes first."""
 
-LONGEST = 12.0  # seconds after which no further point is begun
+LONGEST = 18.0  # seconds after which no further point is begun
 ENOUGH = 6  # points that are measured however long they take
+ROUNDS = 3  # of steps that gather, at points that are not slow: the middle one counts
+QUICK = 3  # this point's step is small, and yet sparse and out of the nearest cache: the machine's pace is told by it
 EVERY = 3  # steps between those that gather gradients
 
 Now = Callable[[], float]
@@ -64,25 +72,65 @@ class Timing:
     work: F64
 
 
-def calibrate(config: Config, stream: Stream, say: Callable[[int, int], None], now: Now = time.perf_counter) -> Clock:
+def calibrate(config: Config, stream: Stream, say: Callable[[int, int], None], now: Now | None = None) -> Clock:
     """Times steps of the configured net, method and engine on samples like `stream`'s; `say` hears (done, of) after each point.
 
     Begins no point after about `LONGEST` seconds. The clock's error is the median over steps, each predicted from all others.
+    Seconds are of the processor where one thread computes, which other processes disturb least; else those on the wall.
     """
-    began, joules, timings, upkeep, found = now(), meter(), list[Timing](), list[float](), points(config)
+    now = now or (time.process_time if threads(config) == 1 else time.perf_counter)
+    began, joules, timings, upkeep, found = time.perf_counter(), meter(), list[Timing](), list[float](), points(config)
+    pace = Pace(found[min(QUICK, len(found)) - 1], stream, now)
     for i, point in enumerate(found):
-        if i >= ENOUGH and now() - began > LONGEST:
+        if i >= ENOUGH and time.perf_counter() - began > LONGEST:
             break
-        measured, change = time_steps(point, stream, now)
+        slow = not point.mask.sparsity and i >= ENOUGH
+        measured, change = time_steps(point, stream, now, 1 if slow else ROUNDS, pace)
         timings += measured
         upkeep += [change] if change is not None else []
         say(i + 1, len(found))
-    rows, seconds = [t.work for t in timings], [t.seconds for t in timings]
+    best = pace.best()
+    rows, seconds = [t.work for t in timings], [best * t.seconds for t in timings]
     error = statistics.median(map(abs, held_out(rows, seconds)))
-    change = statistics.median(upkeep) if upkeep else 0.0
-    drawn = meter()
-    watts = (drawn - joules) / (now() - began) if joules is not None and drawn is not None and drawn > joules else None
-    return Clock(fit(rows, seconds), lanes(config), change, watts, source(config), True, error)
+    change = best * statistics.median(upkeep) if upkeep else 0.0
+    drawn, took = meter(), time.perf_counter() - began
+    watts = (drawn - joules) / took if joules is not None and drawn is not None and drawn > joules else None
+    return Clock(fit(rows, seconds), lanes(config), change, pace.snapshot, watts, source(config), True, error)
+
+
+class Pace:
+    """How fast the machine is at a moment: one step, always the same, timed between all others.
+
+    A processor that other jobs share is slower for minutes at a time, in its own seconds too. A step's time over that of
+    this one just before and after it stays the same.
+    """
+
+    def __init__(self, config: Config, stream: Stream, now: Now) -> None:
+        self.now, self.seen = now, list[float]()
+        stream = _made_up(stream, config.train.batch)
+        with tempfile.TemporaryDirectory() as folder:
+            setup, state = session.begin(Path(folder) / "run", plan.frozen(config, session.workload(stream)), stream)
+            batch = draw_batch(setup, state, setup.epochs[0], np.arange(config.train.batch))
+            save(setup, state)  # the first one warms up
+            state.saved_seconds = 0.0
+            save(setup, state)
+            self.snapshot = state.saved_seconds / snapshot_bytes(config, setup.plan.net)  # seconds a byte
+            state.metrics.close()
+        step = partial(train_step, state.engine, setup.method, stream.preprocess, False)
+        self.step = partial(state.engine.compile(step), batch)
+        self()
+        self.seen.clear()  # the first one warms up
+
+    def __call__(self) -> float:
+        """Seconds of the step now."""
+        began = self.now()
+        self.step()
+        self.seen.append(self.now() - began)
+        return self.seen[-1]
+
+    def best(self) -> float:
+        """Seconds of the step on the machine undisturbed: a tenth were quicker."""
+        return sorted(self.seen)[len(self.seen) // 10]
 
 
 METER = Path("/sys/class/powercap")
@@ -117,11 +165,12 @@ def points(config: Config) -> list[Config]:
     full, found = full_width(config.net.name), list[Config]()
     for key, value in PLAIN.items():
         config = config.set(key, value)
-    for width, sparsity, share in POINTS:
+    for width, sparsity, share, storage in POINTS:
         one = config.set("net.width", max(4, round(full * width)) if full else 0)
         one = one.set("mask.sparsity", sparsity if skips(config) else 0.0)
         one = one.set("train.batch", max(2, round(config.train.batch * share)))
         one = one.set("memory.batch", round(config.memory.batch * share))
+        one = one.set("engine.storage", storage if config.engine.name == "native" else "fp32")
         if one not in found:
             found.append(one)
     return found
@@ -143,33 +192,34 @@ PLAIN: dict[str, Any] = {
 
 
 def time_steps(
-    config: Config, stream: Stream, now: Now = time.perf_counter, rounds: int = 1
+    config: Config, stream: Stream, now: Now = time.perf_counter, rounds: int = 1, pace: Callable[[], float] = lambda: 1.0
 ) -> tuple[list[Timing], float | None]:
-    """The quickest plain and gathering step of one configuration, and the seconds of a change of masks, a masked weight.
+    """The middle plain and gathering step of one configuration, and the seconds of a change of masks, a masked weight.
 
-    Other processes only ever slow a step down. A real run of one epoch, on made-up pixels, in a folder that is removed
-    again: all that a step takes is in it.
+    All in multiples of what `pace` was before and after. A real run of one epoch, on made-up pixels, in a folder that is
+    removed again: all that a step takes is in it.
     """
     stream = _made_up(stream, (rounds * EVERY + 1) * config.train.batch)
     with tempfile.TemporaryDirectory() as folder:
         setup, state = session.begin(Path(folder) / "run", plan.frozen(config, session.workload(stream)), stream)
-        took, change = _watched(setup, state, now)
+        took, change = _watched(setup, state, now, pace)
         state.metrics.close()
     counter, layers = Counter(config, setup.plan.net, lanes(config)), setup.layers
     live = live_weights(counter.costs, layers, True)  # the only epoch has its masks expanded
     updated = updated_weights(counter.costs, layers, True, config.dgm.share)
-    found = [Timing(config, g, min(s), counter.step(live, updated, gather=g)) for g, s in took.items() if s]
+    found = [Timing(config, g, statistics.median(s), counter.step(live, updated, gather=g)) for g, s in took.items() if s]
     return found, change / sum(prod(v.weight_shape) for v in layers.values()) if layers else None
 
 
-def _watched(setup: Setup, state: State, now: Now) -> tuple[dict[bool, list[float]], float]:
+def _watched(setup: Setup, state: State, now: Now, pace: Callable[[], float]) -> tuple[dict[bool, list[float]], float]:
     """Seconds of the first epoch's steps, whether they gather → each but the first, which warms up; and of the change after."""
     took: dict[bool, list[float]] = {False: [], True: []}
-    events, step, ended = train(setup, state), 0, False
+    events, step, ended, before = train(setup, state), 0, False, pace()
     while True:
         began = now()
         event = next(events)
-        seconds = now() - began
+        seconds, after = now() - began, pace()
+        seconds, before = seconds / ((before + after) / 2), after
         if ended:
             return took, seconds
         if isinstance(event, Progress):
@@ -202,10 +252,10 @@ def key(config: Config, stream: Stream) -> dict[str, Any]:
         "isa": _isa(config),
         "threads": threads(config),
         "edgecl": edgecl.__version__,
-        "engine": dict(vars(config.engine), threads=0),
+        "engine": {k: v for k, v in vars(config.engine).items() if k not in ("threads", "storage")},
         "net": f"{config.net.name} {zlib.crc32(repr(base).encode()):08x}",
         "passes": [list(p.parts) for p in method_of(config).passes()],
-        "format": 1,
+        "format": 3,
     }
 
 

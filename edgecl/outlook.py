@@ -14,7 +14,7 @@ from edgecl.forecast import Workload
 from edgecl.ledger import Ledger
 from edgecl.nets import Net
 from edgecl.profiles import Figure, load_profile
-from edgecl.timing import F64, Clock, run_seconds
+from edgecl.timing import F64, Clock, aside_seconds, run_seconds, skips
 from edgecl.types import BudgetError
 
 HEADROOM = 1.1  # predicted time and energy are planned to fit so many times over, since a clock's predictions err
@@ -29,6 +29,7 @@ class Device:
     resident: int = 0  # bytes of this process now
     before: int = 0  # bytes at its largest so far
     power: Figure | None = None  # watts that a run began with
+    dense_seconds: float | None = None  # of the dense baseline, as predicted where a run began
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Plan:
     limit: int | None  # FLOPs that a compute budget allows; None without one
     work: Workload
     device: Device = field(default_factory=Device)
+    dense_seconds: float | None = None  # predicted for the baseline on the same engine; None if unknown
+    flops_only: bool = False  # no plan holds a compute budget on the clock too
 
     @property
     def ratio(self) -> float:
@@ -60,6 +63,32 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         return None if self.layer_seconds is None else float(self.layer_seconds.sum())
+
+    @cached_property
+    def aside_seconds(self) -> float | None:
+        """Predicted for the run's tests and snapshots, which limits of time and energy are of too; None if unknown."""
+        clock, limited = self.device.clock, self.budget.timed
+        if clock is None or self.seconds is None:
+            return None
+        return aside_seconds(self.config, self.net, self.work, clock, self.seconds, limited=limited)
+
+    @property
+    def spent(self) -> float | None:
+        """Predicted seconds of the whole run: training, tests and snapshots."""
+        return None if self.seconds is None or self.aside_seconds is None else self.seconds + self.aside_seconds
+
+    @property
+    def clock_ratio(self) -> float | None:
+        """Predicted: how many times longer the dense baseline trains; None if unknown."""
+        return self.dense_seconds / self.seconds if self.dense_seconds is not None and self.seconds else None
+
+    @property
+    def clocked(self) -> bool:
+        """Whether a compute budget is held to on the clock too; of itself only where this machine's own kernels were timed."""
+        c, clock = self.config, self.device.clock
+        if self.budget.compute is None or self.flops_only or c.clock == "never":
+            return False
+        return c.clock == "always" or (clock is not None and clock.measured and c.device == "host" and skips(c))
 
     @cached_property
     def parts(self) -> Bytes | None:
@@ -85,12 +114,12 @@ class Plan:
 
     @property
     def joules(self) -> float | None:
-        """Predicted energy of training: seconds times watts. An estimate, whatever the watts are from."""
-        return None if self.seconds is None or self.power.value is None else self.seconds * self.power.value
+        """Predicted energy of the run: seconds times watts. An estimate, whatever the watts are from."""
+        return None if self.spent is None or self.power.value is None else self.spent * self.power.value
 
     @property
     def clock_limit(self) -> float | None:
-        """Seconds of training after which this machine stops; None where no limit is this machine's to keep."""
+        """Seconds of training, tests and snapshots after which the run stops; None where no limit is this machine's to keep."""
         if self.config.device != "host":
             return None
         limits = [float(self.budget.time)] if self.budget.time is not None else []
@@ -108,8 +137,10 @@ class Plan:
         b, found = self.budget, dict[str, float]()
         if self.limit is not None:
             found["compute"] = float(Fraction(self.ledger.executed, max(1, self.limit)))
+        if self.clocked and b.compute is not None:
+            found["clock"] = float(b.compute) / self._known(self.clock_ratio, _CLOCK)
         if b.time is not None:
-            found["time"] = HEADROOM * self._known(self.seconds, _TIME) / float(b.time)
+            found["time"] = HEADROOM * self._known(self.spent, _TIME) / float(b.time)
         if b.memory is not None:
             found["memory"] = self._known(self.bytes, _MEMORY) / float(b.memory)
         if b.energy is not None:
@@ -135,6 +166,7 @@ class Plan:
         return not self.exceeds
 
 
+_CLOCK = "clock is always, but how long training takes on {device} is not known; see edgecl measure calibrate"
 _TIME = "how long training takes on {device} is not known; its profile lacks a figure, or run edgecl measure calibrate"
 _MEMORY = "memory can be planned for engine native only, whose every array is known; add --engine native"
 _ENERGY = "the energy of training on {device} is not known; its profile lacks power_load_w or a figure for time"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from math import ceil
+from math import ceil, floor
 
 from edgecl import budget as budgets
 from edgecl.budget import Budget
@@ -14,6 +14,7 @@ from edgecl.nets import Net, build_net, full_width
 from edgecl.outlook import HEADROOM as HEADROOM
 from edgecl.outlook import Device as Device
 from edgecl.outlook import Plan as Plan
+from edgecl.timing import run_seconds
 from edgecl.types import BudgetError, ConfigError
 
 WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
@@ -55,6 +56,17 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), devi
     maker = _Maker(work, device or Device())
     if budgets.parse(config.budget) == Budget():
         return maker(config)
+    plan = _search(config, maker, pinned)
+    if plan is None and config.clock == "auto" and maker(config).clocked:
+        maker = _Maker(work, maker.device, flops_only=True)
+        plan = _search(config, maker, pinned)
+    if plan is None:
+        raise _refusal(config, maker, pinned)
+    return plan
+
+
+def _search(config: Config, maker: _Maker, pinned: Collection[str]) -> Plan | None:
+    """The first plan that holds, in the order of preference: the widest, and there the least sparse."""
     plain = maker(config if "net.width" in pinned else config.set("net.width", 0))
     if plain.holds:
         return plain
@@ -63,12 +75,17 @@ def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), devi
         plan = _at_width(config, candidate, maker, pinned, last=candidate == candidates[-1])
         if plan is not None:
             return plan
+    return None
+
+
+def _refusal(config: Config, maker: _Maker, pinned: Collection[str]) -> BudgetError:
+    plain = maker(config if "net.width" in pinned else config.set("net.width", 0))
     tightest = min([plain, *map(maker, _tightest(config, pinned))], key=lambda p: max(p.shares().values()))
     timed = budgets.parse(config.budget).timed
     also = {EPOCHS: timed, STORAGE: budgets.parse(config.budget).memory is not None}
     held = sorted(k for k in pinned if k in OPEN or also.get(k))
     why = f" with {', '.join(held)} pinned" if held else _reach(tightest.config)
-    raise BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
+    return BudgetError(f"budget {config.budget}: {_nearest(tightest)}{why}")
 
 
 def frozen(config: Config, work: Workload, device: Device | None = None) -> Plan:
@@ -79,21 +96,25 @@ def frozen(config: Config, work: Workload, device: Device | None = None) -> Plan
 class _Maker:
     """Plans of resolved configurations; the baselines' ledgers are kept."""
 
-    def __init__(self, work: Workload, device: Device) -> None:
-        self.work, self.device = work, device
-        self.references: dict[int, Ledger] = {}
+    def __init__(self, work: Workload, device: Device, *, flops_only: bool = False) -> None:
+        self.work, self.device, self.flops_only = work, device, flops_only
+        self.references: dict[tuple[int, str], tuple[Ledger, float | None]] = {}
 
     def __call__(self, config: Config) -> Plan:
-        net, reference = build(config, self.work), self._reference(baseline(config))
+        net, (reference, dense_seconds) = build(config, self.work), self._reference(baseline(config))
         factor = budgets.parse(config.budget).compute
         limit = None if factor is None else int(reference.executed // factor)  # exact: a float can't count so many
-        return Plan(config, net, simulate(config, net, self.work), reference, limit, self.work, self.device)
+        ledger = simulate(config, net, self.work)
+        return Plan(config, net, ledger, reference, limit, self.work, self.device, dense_seconds, self.flops_only)
 
-    def _reference(self, base: Config) -> Ledger:
-        """Only the epochs of what the planner chooses reach the baseline."""
-        if base.train.epochs not in self.references:
-            self.references[base.train.epochs] = simulate(base, build(base, self.work), self.work)
-        return self.references[base.train.epochs]
+    def _reference(self, base: Config) -> tuple[Ledger, float | None]:
+        """Of what the planner chooses only epochs and storage reach the baseline."""
+        key, clock = (base.train.epochs, base.engine.storage), self.device.clock
+        if key not in self.references:
+            net = build(base, self.work)
+            seconds = self.device.dense_seconds if clock is None else float(run_seconds(base, net, self.work, clock).sum())
+            self.references[key] = simulate(base, net, self.work), seconds
+        return self.references[key]
 
 
 OPEN, EPOCHS, STORAGE = ("net.width", "mask.sparsity", "ddr.share", "dgm.share"), "train.epochs", "engine.storage"
@@ -105,11 +126,14 @@ def _nearest(tightest: Plan) -> str:
     b, said = tightest.budget, list[str]()
     if tightest.limit is not None:
         tenths = tightest.dense.executed * 10 // tightest.ledger.executed
+        if "clock" in tightest.shares() and b.compute is not None:
+            tenths = min(tenths, floor(10 * (tightest.clock_ratio or 0)))
         if tenths < 10:
-            return f"none can be met, the least cost is {1 / tightest.ratio:.2f} times the dense baseline's"
+            least = min(tightest.ratio, tightest.clock_ratio or tightest.ratio) if tightest.clocked else tightest.ratio
+            return f"none can be met, the least cost is {1 / least:.2f} times the dense baseline's"
         said.append(f"{tenths // 10}" + (f".{tenths % 10}x" if tenths % 10 else "x"))
-    if b.time is not None and tightest.seconds is not None:
-        said.append(budgets.time_text(HEADROOM * tightest.seconds))
+    if b.time is not None and tightest.spent is not None:
+        said.append(budgets.time_text(HEADROOM * tightest.spent))
     if b.memory is not None and tightest.bytes is not None:
         said.append(budgets.memory_text(1.02 * tightest.bytes))  # another process is a little larger or smaller
     if b.energy is not None and tightest.joules is not None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from edgecl.config import Config
 
+TESTED = 32
+"""Samples that a test reads at a time: what their floats take counts in a memory budget."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -68,6 +71,21 @@ def _drops(config: Config, size: int) -> dict[int, int]:
         before, gone = gone, math.floor(size * ddr.share * i / ddr.times)
         drops[at] = drops.get(at, 0) + gone - before
     return {at: n for at, n in drops.items() if n and at < config.train.epochs}
+
+
+def tested(groups: int, learned: int, *, joint: bool) -> int:
+    """How many groups of classes are tested once so many tasks are learned: theirs and the next; all at first, and by `joint`."""
+    return groups if joint or not learned else min(learned + 1, groups)
+
+
+def test_sizes(tests: Sequence[int], *, joint: bool) -> list[int]:
+    """Samples of each test of a run, before the first task and at every task's end, where the groups have so many."""
+    return [sum(tests[: tested(len(tests), k, joint=joint)]) for k in range(2 if joint else len(tests) + 1)]
+
+
+def saves(config: Config, epoch: Epoch) -> bool:
+    """Whether a snapshot follows the epoch."""
+    return epoch.last or (epoch.epoch + 1) % config.train.snapshot_every == 0
 
 
 def steps(samples: int, batch: int) -> int:

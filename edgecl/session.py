@@ -31,7 +31,8 @@ from edgecl.types import ConfigError, DataError, StoreError, Stream
 
 def workload(stream: Stream) -> Workload:
     """What a plan must know of a stream."""
-    return Workload(stream.shape, len(stream.class_names), tuple(len(t.train) for t in stream.tasks))
+    sizes, tests = tuple(len(t.train) for t in stream.tasks), tuple(map(len, stream.tests))
+    return Workload(stream.shape, len(stream.class_names), sizes, tests)
 
 
 def read_stream(config: Config) -> Stream:
@@ -105,10 +106,11 @@ def _recorded(run: Path) -> Setup:
     config = recorded_config(run, recorded)
     stream = taught.read(run, recorded["stream"]) if taught.BASE in recorded else read_stream(config)
     _check_data(run, recorded.get("data"), stream)
+    known = Device(power=_power(recorded), dense_seconds=(recorded.get("plan") or {}).get("dense_seconds"))
     work = workload(stream)
     if taught.BASE in recorded and NET in recorded:
         work = replace(work, net=Net.from_dict(recorded[NET]))
-    return setup_of(run, plan.frozen(config, work, Device(power=_power(recorded))), stream)
+    return setup_of(run, plan.frozen(config, work, known), stream)
 
 
 def _power(recorded: Mapping[str, Any]) -> Figure | None:
@@ -153,6 +155,10 @@ def record(chosen: Plan, engine: Engine) -> dict[str, Any]:
             "executed": chosen.ledger.executed,
             "dense_executed": chosen.dense.executed,
             "ratio": chosen.ratio,
+            "seconds": chosen.seconds,
+            "aside_seconds": chosen.aside_seconds,
+            "dense_seconds": chosen.dense_seconds,
+            "clock_held": chosen.clocked,
             "watts": chosen.power.value,
             "watts_source": chosen.power.source,
         },
@@ -229,7 +235,8 @@ def engine_of(chosen: Plan) -> Engine:
 
 def result(setup: Setup, state: State) -> dict[str, Any]:
     """What a finished run, or one that stopped, has to show; also written as ledger.json and result.json."""
-    ledger = state.ledger.report(_dense_so_far(setup, state))
+    dense = _dense_so_far(setup, state)
+    ledger = state.ledger.report(dense)
     runfolder.write_json(setup.run, "ledger.json", ledger)
     shown = {
         "run": str(setup.run),
@@ -242,6 +249,10 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
         **_metrics(setup, state.accuracy),
         **{k: ledger[k] for k in ("executed", "paper", "dense_executed", "dense_paper", "ratio", "ratio_paper")},
         "seconds": state.seconds,
+        "cpu_seconds": state.cpu_seconds,
+        "test_seconds": state.tested_seconds,
+        "snapshot_seconds": state.saved_seconds,
+        "dense_seconds_predicted": _dense_seconds(setup, dense),
         "energy": _energy(setup, state),
         "peak_rss_bytes": environment.peak_rss(),
         "memory_bytes": state.memory.nbytes if state.memory else 0,
@@ -250,13 +261,19 @@ def result(setup: Setup, state: State) -> dict[str, Any]:
     return shown
 
 
+def _dense_seconds(setup: Setup, so_far: Ledger) -> float | None:
+    """Of the baseline's training for the stream seen so far, as predicted for this machine where the run began."""
+    whole, known = setup.plan.dense, setup.plan.dense_seconds is not None and setup.config.device == "host"
+    return setup.plan.dense_seconds * so_far.executed / whole.executed if known and setup.plan.dense_seconds else None
+
+
 def _energy(setup: Setup, state: State) -> dict[str, Any] | None:
-    """Joules of training on this machine: seconds times watts, an estimate; None where the run is for another device."""
+    """Joules of the run on this machine: seconds times watts, an estimate; None where the run is for another device."""
     power = setup.plan.power
     if setup.config.device != "host" or power.value is None:
         return None
-    of = "an estimate: training time × watts"
-    return {"joules": state.seconds * power.value, "watts": power.value, "of": of, "source": power.source}
+    of = "an estimate: time of training, tests and snapshots × watts"
+    return {"joules": state.spent * power.value, "watts": power.value, "of": of, "source": power.source}
 
 
 def _dense_so_far(setup: Setup, state: State) -> Ledger:

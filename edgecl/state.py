@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from edgecl.methods import Method
 from edgecl.nets import starting, weights_file
 from edgecl.plan import Plan
 from edgecl.runfolder import CONFIG, Metrics
-from edgecl.schedule import Epoch
+from edgecl.schedule import Epoch, saves, test_sizes
 from edgecl.types import F32, I64, Array, Bools, StoreError, Stream
 
 RESERVE = 0.04
@@ -46,12 +47,19 @@ class Setup:
         return self.plan.config
 
     @cached_property
-    def deadlines(self) -> list[float] | None:
-        """By epoch of the schedule: seconds of training by which it should be done; None without a time budget."""
-        if self.plan.clock_limit is None:
-            return None
-        limit = (1 - RESERVE) * self.plan.clock_limit
-        return [limit * share for share in shares(self.config, self.plan.net, [len(t.train) for t in self.stream.tasks])]
+    def shares(self) -> list[float]:
+        """By epoch of the schedule: the share of all training that should be done at its end."""
+        return shares(self.config, self.plan.net, [len(t.train) for t in self.stream.tasks])
+
+    @cached_property
+    def tests(self) -> list[int]:
+        """Samples of each test of the run."""
+        return test_sizes([len(t) for t in self.stream.tests], joint=self.method.joint)
+
+    @cached_property
+    def saves(self) -> list[bool]:
+        """By epoch of the schedule: whether a snapshot follows it."""
+        return [saves(self.config, e) for e in self.epochs]
 
     @property
     def classes(self) -> int:
@@ -94,7 +102,10 @@ class State:
     mean: dict[str, F32] = field(default_factory=dict)  # of the task's last weights and statistics, by name
     skipped: int = 0  # steps of the current epoch that a time budget left out
     seconds: float = 0.0  # of training: its steps, and the changes of masks and data between them
-    latest: float = 0.0  # of these, the last step's or change's; not stored
+    cpu_seconds: float = 0.0  # the processor's in that time, all threads together
+    tested_seconds: float = 0.0  # of tests, on the wall
+    saved_seconds: float = 0.0  # of snapshots; one does not know its own
+    latest: float = 0.0  # of the seconds on the wall, the last step's or change's; not stored
     snapshots: int = 0  # number of the newest
     saved: float = 0.0  # seconds of training at that one; not stored
     accuracy: list[dict[str, Any]] = field(default_factory=list)
@@ -102,9 +113,14 @@ class State:
     chosen: dict[str, Array] = field(default_factory=dict)  # gradient masks, on the engine; empty: all live units
     _prices: dict[tuple[bool, bool], tuple[I64, int]] = field(default_factory=dict)
 
+    @property
+    def spent(self) -> float:
+        """Seconds of training, tests and snapshots."""
+        return self.seconds + self.tested_seconds + self.saved_seconds
+
     def note(self, event: dict[str, Any]) -> dict[str, Any]:
         """Appends an event to metrics.jsonl, with the time so far, and returns it."""
-        event = {**event, "seconds": round(self.seconds, 3)}
+        event = {**event, "seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
         self.metrics.write(event)
         return event
 
@@ -169,6 +185,7 @@ def _strongest(engine: Engine, layer: MaskedLayer) -> Bools:
 
 def save(setup: Setup, state: State) -> Path:
     """Writes the next snapshot; returns its folder."""
+    began = time.perf_counter()
     state.metrics.sync()
     learning = {f"learning.{k}": v for k, v in state.learning._asdict().items()}
     memory = {f"memory.{k}": v for k, v in _kept(setup, state).items()}
@@ -188,6 +205,7 @@ def save(setup: Setup, state: State) -> Path:
     snapshot = store.Snapshot(dict(state.engine.held()), {**live, **chosen}, arrays, plain)
     path = store.save(setup.run, state.snapshots + 1, snapshot)
     state.snapshots, state.saved = state.snapshots + 1, state.seconds
+    state.saved_seconds += time.perf_counter() - began
     return path
 
 
@@ -198,7 +216,7 @@ def _kept(setup: Setup, state: State) -> dict[str, Any]:
 
 PLAIN = ("rng", "ledger", "accuracy", "metrics_offset")
 ELSEWHERE = ("device", "data.name", "data.root")  # may change: predictions, and where samples lie (a fingerprint checks them)
-LATER = ("skipped", "averaged")  # absent in older snapshots: 0
+LATER = ("skipped", "averaged", "cpu_seconds", "tested_seconds", "saved_seconds")  # absent in older snapshots: 0
 COUNTERS = ("at", "step", "loss", "right", "gathered", "seconds")
 
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from edgecl.config import Config
 from edgecl.cost import Count, LayerCost, dense, layer_costs
 from edgecl.forecast import Workload, alike, meter_of, method_of
-from edgecl.layout import MaskedLayer, frozen_nodes, masked_layers
+from edgecl.layout import MaskedLayer, frozen_nodes, live_weights, masked_layers
 from edgecl.methods import Method
 from edgecl.nets import Net
 from edgecl.profiles import Profile
-from edgecl.schedule import epochs
+from edgecl.schedule import TESTED, epochs, saves, test_sizes
 
 F64 = npt.NDArray[np.float64]
 
@@ -29,9 +29,11 @@ WORK = (
     "dense",  # FLOPs of layers without a mask
     "sparse",  # FLOPs through live weights of masked layers: forward and input gradient
     "updates",  # FLOPs of the weight gradients of masked layers
-    "gathered",  # FLOPs of their whole weight gradients, in steps that gather them
-    "traffic",  # numbers in layers' inputs and outputs
+    "gathered",  # FLOPs of the weight gradients that score units, in steps that gather them
+    "traffic",  # numbers in layers' inputs and outputs, stored in full
+    "halves",  # such numbers where activations are stored in half precision
     "weights",  # live weights, which every step turns and updates
+    "ranked",  # weights of masked layers, dead ones too, in steps that gather
     "calls",  # layers times passes
     "step",  # 1 a step
 )
@@ -46,6 +48,7 @@ class Clock:
     prices: tuple[float, ...]  # of a unit of each kind in WORK
     lanes: int  # samples that are always computed together
     upkeep: float  # seconds a masked weight at a change of masks
+    snapshot: float  # seconds a byte of a snapshot
     watts: float | None  # drawn meanwhile, where a meter could be read
     source: str  # where the prices are from, for people
     measured: bool  # here, rather than read from a profile
@@ -68,8 +71,11 @@ def profile_clock(profile: Profile) -> Clock | None:
         return None
     peak, efficiency, bandwidth = (float(v or 0) for v in figures)
     flop, number = 1 / (peak * 1e9 * profile.cores * efficiency), _PASSES * 4 / (bandwidth * 1e9)
-    prices = {"dense": flop, "sparse": flop, "updates": flop, "gathered": flop, "traffic": number, "weights": number}
-    return Clock(tuple(prices.get(k, 0.0) for k in WORK), 1, 40 * number, None, f"profile {profile.name}", False, float("nan"))
+    prices = {"dense": flop, "sparse": flop, "updates": flop, "gathered": flop, "traffic": number}
+    prices |= {"halves": number / 2, "weights": number, "ranked": 10 * number}
+    return Clock(
+        tuple(prices.get(k, 0.0) for k in WORK), 1, 40 * number, 0.0, None, f"profile {profile.name}", False, float("nan")
+    )
 
 
 _PASSES = 8  # reads and writes of an activation in a step: the forward pass, batch norm, both gradients
@@ -80,6 +86,7 @@ class Counter:
 
     def __init__(self, config: Config, net: Net, lanes: int) -> None:
         self.config, self.costs, self.lanes = config, layer_costs(net), lanes
+        self.half = config.engine.storage == "fp16"
         self.method: Method = method_of(config)
         self.masked: Mapping[str, MaskedLayer] = masked_layers(net, config) if skips(config) else {}
         self.numbers = _numbers(net, self.costs)
@@ -97,18 +104,30 @@ class Counter:
         ]
         return np.array([*rows, [0.0] * (len(WORK) - 1) + [1.0]])
 
+    def test(self, live: Count, samples: int) -> F64:
+        """Work [layers + 1, WORK] of predicting so many samples, `TESTED` at a time."""
+        batches = -(-samples // TESTED)
+        rows = [self._forward(c, live[c.name], batches * TESTED, batches) for c in self.costs]
+        return np.array([*rows, [0.0] * (len(WORK) - 1) + [float(batches)]])
+
     def _forward(self, c: LayerCost, live: int, n: int, passes: int) -> list[float]:
         """Of a frozen layer: half the traffic and the calls of one that learns, and no weights that change."""
         dense, sparse = (0, n * c.flops(live)) if c.name in self.masked else (n * c.flops(c.weights), 0)
-        return [dense, sparse, 0, 0, self.numbers[c.name] * n / 2, 0, passes / 2, 0]
+        return [dense, sparse, 0, 0, *self._stored(self.numbers[c.name] * n / 2), 0, 0, passes / 2, 0]
 
     def _layer(self, c: LayerCost, live: int, updated: int, n: int, mixed: int, passes: int, gather: bool) -> list[float]:
-        forward, back, numbers = c.flops(live), c.flops(live) if c.input_gradient else 0, self.numbers[c.name] * (n + mixed / 2)
+        forward, back = c.flops(live), c.flops(live) if c.input_gradient else 0
+        numbers = self._stored(self.numbers[c.name] * (n + mixed / 2))
         if c.name not in self.masked:
             whole = n * (forward + back + c.flops(c.weights)) + mixed * (back + c.flops(c.weights))
-            return [whole, 0, 0, 0, numbers, c.weights, passes, 0]
-        weights = (0, (n + mixed) * c.flops(c.weights)) if gather else (n * c.flops(updated), 0)
-        return [0, n * forward + (n + mixed) * back, *weights, numbers, live, passes, 0]
+            return [whole, 0, 0, 0, *numbers, c.weights, 0, passes, 0]
+        scored = c.weights if self.config.tdm.grow == "gradient" else live
+        weights = (0, (n + mixed) * c.flops(scored)) if gather else (n * c.flops(updated), 0)
+        return [0, n * forward + (n + mixed) * back, *weights, *numbers, live, gather * c.weights, passes, 0]
+
+    def _stored(self, numbers: float) -> tuple[float, float]:
+        """Traffic and halves."""
+        return (0.0, numbers) if self.half else (numbers, 0.0)
 
     def _samples(self, gather: bool) -> tuple[int, int, int]:
         """Samples of all passes, in whole vectors; those sent back twice, once a source, when gradients are gathered; passes."""
@@ -146,12 +165,38 @@ def run_seconds(config: Config, net: Net, work: Workload, clock: Clock) -> F64:
     return total
 
 
+SAVING = 0.05
+"""Share of the time that snapshots within tasks may take under a limit of time: then one is left out until it is due again."""
+
+
+def aside_seconds(config: Config, net: Net, work: Workload, clock: Clock, training: float, *, limited: bool) -> float:
+    """Seconds of a whole run's tests and snapshots, beside so many of training; `limited` where time is."""
+    counter = Counter(config, net, clock.lanes)
+    joint, sizes = counter.method.joint, (sum(work.sizes),) if counter.method.joint else work.sizes
+    live = live_weights(counter.costs, counter.masked, False)
+    tests = float(clock.step(counter.test(live, sum(test_sizes(work.tests, joint=joint)))).sum())
+    each, saved = clock.snapshot * snapshot_bytes(config, net), [e.last for e in epochs(config, sizes) if saves(config, e)]
+    within = each * (len(saved) - sum(saved))
+    return tests + each * sum(saved) + (min(within, SAVING * (training + tests)) if limited else within)
+
+
+def snapshot_bytes(config: Config, net: Net) -> int:
+    """Of a snapshot, about: weights, momentum, and the replay memory's samples."""
+    weights = 4 * sum(map(prod, net.weights().values())) * (2 if config.train.momentum else 1)
+    return weights + config.memory.capacity * prod(net.input) * bool(method_of(config).draws)
+
+
 def fit(work: Sequence[F64], seconds: Sequence[float]) -> tuple[float, ...]:
-    """Non-negative prices that explain measured steps best, by the squares of relative errors."""
-    took = np.array(seconds)
-    rows = np.array([w.sum(axis=0) for w in work]) / took[:, None]
+    """Non-negative prices that explain measured steps best, by the squares of relative errors; `RARE` ones count less."""
+    counted = np.array([w.sum(axis=0) for w in work])
+    weight = np.where(counted[:, WORK.index("ranked")] > 0, RARE, 1.0)
+    rows = counted * (weight / np.array(seconds))[:, None]
     scale = np.where(rows.any(axis=0), np.sqrt((rows**2).sum(axis=0)), 1.0)
-    return tuple((_nonnegative(rows / scale, np.ones(len(took))) / scale).tolist())
+    return tuple((_nonnegative(rows / scale, weight) / scale).tolist())
+
+
+RARE = 0.3
+"""Weight of a step that gathers gradients: there are few in a run, and plain steps should not be bent to them."""
 
 
 def _nonnegative(a: F64, b: F64, sweeps: int = 1500) -> F64:
@@ -183,4 +228,4 @@ def from_plain(d: Mapping[str, Any]) -> Clock:
     prices = tuple(float(d["prices"][k]) for k in WORK)
     watts = None if d["watts"] is None else float(d["watts"])
     said = str(d["source"]), bool(d["measured"]), float(d["error"])
-    return Clock(prices, int(d["lanes"]), float(d["upkeep"]), watts, *said)
+    return Clock(prices, int(d["lanes"]), float(d["upkeep"]), float(d["snapshot"]), watts, *said)

@@ -14,7 +14,7 @@ from edgecl.data.augment import draw_crops
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
 from edgecl.holding import Stopped as Stopped
-from edgecl.holding import clocked, hurry, stop_if_due
+from edgecl.holding import clocked, hurry, saves, stop_if_due, testing
 from edgecl.layout import MaskedLayer, frozen_nodes
 from edgecl.schedule import Epoch
 from edgecl.state import Setup, State, save
@@ -203,14 +203,8 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
     if epoch.last:
         average.take(setup, state)
         yield from _evaluate(setup, state, learned=epoch.task + 1)
-    if epoch.last or _due(setup, state, epoch):
+    if saves(setup, state, epoch):
         save(setup, state)
-
-
-def _due(setup: Setup, state: State, epoch: Epoch) -> bool:
-    """Whether a snapshot within a task is wanted now."""
-    how = setup.config.train
-    return (epoch.epoch + 1) % how.snapshot_every == 0 and state.seconds - state.saved >= how.snapshot_seconds
 
 
 # masks
@@ -282,11 +276,12 @@ def _evaluate(setup: Setup, state: State, learned: int) -> Iterator[Event | Test
     stream = setup.stream
     groups = len(stream.groups)
     seen = groups if setup.method.joint and learned else min(stream.before + learned, groups)
-    last = groups if not learned else min(seen + 1, groups)
+    last = schedule.tested(groups, seen if learned else 0, joint=setup.method.joint)
     row = []
     for g in range(last):
         yield Testing(g + 1, last)
-        row.append(evaluate(state.engine, stream, g, seen))
+        with testing(state):
+            row.append(evaluate(state.engine, stream, g, seen))
     state.ledger.add_evaluation(sum(len(stream.tests[g]) for g in range(last)), state.live_weights(setup))
     pad = [None] * (groups - last)
     rows = {"class_il": [a.class_il for a in row] + pad, "task_il": [a.task_il for a in row] + pad}

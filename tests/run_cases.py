@@ -40,6 +40,10 @@ SPARCL = (
 """All parts of SparCL on."""
 
 
+TIMES = ("seconds", "cpu_seconds", "tested_seconds", "saved_seconds")
+"""What no two runs have alike."""
+
+
 @cache
 def digits(classes_per_task: int, samples_per_class: int, tasks: int = 0) -> Stream:
     return session.read_stream(configs.resolve("digits", [{"data": locals()}]))
@@ -99,7 +103,7 @@ def left_in(run: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         **{part: (folder / part).read_bytes() for part in store.PARTS},
-        "state": {k: v for k, v in plain.items() if k not in ("seconds", "metrics_offset")},
-        "metrics": [{k: v for k, v in line.items() if k != "seconds"} for line in lines],
+        "state": {k: v for k, v in plain.items() if k not in (*TIMES, "metrics_offset")},
+        "metrics": [{k: v for k, v in line.items() if k not in TIMES} for line in lines],
         "ledger": (run / "ledger.json").read_bytes(),
     }

@@ -72,10 +72,10 @@ def test_classes_need_not_come_in_order() -> None:
 
 
 def test_all_samples_in_batches() -> None:
-    n = 2 * evaluate.BATCH + 3
+    n = 2 * evaluate.TESTED + 3
     oracle, many = Oracle(TABLE), samples([i % 5 for i in range(n)], [0] * n)
     logits = evaluate.predict(oracle, stream(many), many)
-    assert oracle.batches == [evaluate.BATCH, evaluate.BATCH, 3]
+    assert oracle.batches == [evaluate.TESTED, evaluate.TESTED, 3]
     assert (logits == oracle.table[np.arange(n) % 5]).all()
 
 

@@ -14,7 +14,7 @@ from edgecl.config import Config
 from edgecl.timing import WORK, Clock
 from edgecl.types import Stream
 
-CLOCK = Clock((1e-12,) * len(WORK), 16, 1e-9, None, "made up", True, 0.1)
+CLOCK = Clock((1e-12,) * len(WORK), 16, 1e-9, 1e-9, None, "made up", True, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,9 @@ def test_calibrating_prices_what_steps_take() -> None:
 def test_points_vary_only_what_the_planner_does() -> None:
     config, _ = case("train.batch=16", "memory.batch=8")
     found = measure.points(config)
-    assert len({(p.net.width, p.mask.sparsity, p.train.batch) for p in found}) == len(found) == len(measure.POINTS)
+    assert (
+        len({(p.net.width, p.mask.sparsity, p.train.batch, p.engine.storage) for p in found}) == len(found) == len(measure.POINTS)
+    )
     assert {(p.train.batch, p.memory.batch) for p in found} == {(16, 8), (8, 4)}
     dense = measure.points(config.set("engine.name", "torch"))
     assert {p.mask.sparsity for p in dense} == {0.0}

@@ -26,7 +26,8 @@ def plain(state: State) -> dict[str, Any]:
     arrays = {**state.engine.arrays(), **{f"live.{k}": v for k, v in state.live.items()}, **state.learning._asdict()}
     arrays |= {f"chosen.{k}": state.engine.numpy(v) for k, v in state.chosen.items()} | {"order": state.order}
     arrays |= state.memory.arrays() if state.memory else {}
-    counters = {k: getattr(state, k) for k in ("at", "step", "loss", "right", "gathered", "seconds", "snapshots", "accuracy")}
+    counted = ("at", "step", "loss", "right", "gathered", "seconds", "cpu_seconds", "snapshots", "accuracy")
+    counters = {k: getattr(state, k) for k in counted}
     described = {k: (str(a.dtype), a.shape, a.tobytes()) for k, a in arrays.items()}
     return {
         **described,
@@ -104,9 +105,9 @@ def test_a_price_follows_the_masks(tmp_path: Path) -> None:
 
 def test_a_note_is_a_line_at_once(tmp_path: Path) -> None:
     _, state = begun(tmp_path / "run")
-    state.seconds = 1.23456
-    assert state.note({"event": "x", "n": 1}) == {"event": "x", "n": 1, "seconds": 1.235}
-    assert events(tmp_path / "run", "x") == [{"event": "x", "n": 1, "seconds": 1.235}]
+    state.seconds, state.cpu_seconds = 1.23456, 2
+    assert state.note({"event": "x", "n": 1}) == {"event": "x", "n": 1, "seconds": 1.235, "cpu_seconds": 2}
+    assert events(tmp_path / "run", "x") == [{"event": "x", "n": 1, "seconds": 1.235, "cpu_seconds": 2}]
 
 
 # ---- there and back ----

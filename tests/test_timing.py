@@ -20,8 +20,18 @@ from edgecl.profiles import load_profile, seconds
 from edgecl.timing import WORK, Clock, Counter, as_plain, fit, from_plain, held_out, profile_clock, run_seconds
 from edgecl.types import BudgetError
 
-PRICES = {"dense": 5e-12, "sparse": 6e-12, "updates": 3e-12, "gathered": 6e-12, "traffic": 5e-10, "weights": 5e-9, "calls": 5e-5}
-CLOCK = Clock(tuple(PRICES.get(k, 1e-4) for k in WORK), 16, 1e-8, None, "made up", True, 0.04)
+PRICES = {
+    "dense": 5e-12,
+    "sparse": 6e-12,
+    "updates": 3e-12,
+    "gathered": 6e-12,
+    "traffic": 5e-10,
+    "halves": 4e-10,
+    "weights": 5e-9,
+    "ranked": 8e-9,
+    "calls": 5e-5,
+}
+CLOCK = Clock(tuple(PRICES.get(k, 1e-4) for k in WORK), 16, 1e-8, 1e-9, None, "made up", True, 0.04)
 HERE = Device(CLOCK, 16, 50_000_000, 60_000_000)
 
 
@@ -36,7 +46,7 @@ def planned(budget: str, dataset: str = "digits", pinned: tuple[str, ...] = (), 
 def test_prices_are_found_again_and_predict() -> None:
     rng = np.random.default_rng(0)
     work = [rng.uniform(0, 1, (4, len(WORK))) * 10.0 ** np.arange(len(WORK)) for _ in range(30)]
-    prices = np.array([2, 0, 3, 1, 0.5, 0.1, 0.2, 0.3]) / 10.0 ** np.arange(len(WORK))
+    prices = np.array([2, 0, 3, 1, 0.5, 0.4, 0.1, 0.25, 0.2, 0.3]) / 10.0 ** np.arange(len(WORK))
     took = [float((w @ prices).sum()) for w in work]
     assert fit(work, took) == pytest.approx(prices.tolist(), rel=0.02, abs=1e-9)
     assert max(map(abs, held_out(work, took))) < 0.01
@@ -94,7 +104,7 @@ def test_every_limit_holds_by_prediction() -> None:
     assert HEADROOM * made.seconds <= 1200
     assert made.bytes <= 150e6
     assert HEADROOM * made.joules <= 20_000
-    assert made.shares().keys() == {"compute", "time", "memory", "energy"}
+    assert made.shares().keys() == {"compute", "clock", "time", "memory", "energy"}
     assert made.clock_limit == min(1200, 20_000 / made.power.value)
 
 
@@ -164,7 +174,7 @@ def test_a_meters_watts_come_first() -> None:
     made = make_plan(configured("1000h"), DIGITS, (), replace(HERE, clock=replace(CLOCK, watts=7.5)))
     assert made.power.value == 7.5
     assert "measured" in made.power.source
-    assert made.joules == pytest.approx(7.5 * made.seconds)
+    assert made.joules == pytest.approx(7.5 * made.spent)
 
 
 def test_shares_grow_to_one() -> None:
@@ -173,3 +183,23 @@ def test_shares_grow_to_one() -> None:
     assert found == sorted(found)
     assert math.isclose(found[-1], 1)
     assert timing.WORK[0] == "dense"
+
+
+def test_a_limit_of_time_is_of_tests_and_snapshots_too() -> None:
+    work = replace(DIGITS, tests=(70,) * 5)
+    config = configured("", engine__name="native")
+    bare, tested = (plan.frozen(config, w, HERE) for w in (DIGITS, work))
+    assert tested.seconds == bare.seconds
+    assert tested.aside_seconds > bare.aside_seconds > 0  # snapshots alone
+    assert tested.spent == tested.seconds + tested.aside_seconds
+    between = HEADROOM * (tested.seconds + tested.spent) / 2
+    assert plan.frozen(config.set("budget", f"{between:.6f}s"), work, HERE).exceeds == {"time"}
+    assert plan.frozen(config.set("budget", f"{1.001 * HEADROOM * tested.spent:.6f}s"), work, HERE).holds
+
+
+def test_snapshots_within_tasks_take_a_share_at_most_where_time_is_limited() -> None:
+    slow = replace(HERE, clock=replace(CLOCK, snapshot=1e-3))
+    free, limited = (plan.frozen(configured(b, engine__name="native"), DIGITS, slow) for b in ("", "1000h"))
+    each = 1e-3 * timing.snapshot_bytes(free.config, free.net)
+    assert free.aside_seconds == pytest.approx(100 * each)  # 20 epochs in each of five tasks
+    assert limited.aside_seconds == pytest.approx(5 * each + timing.SAVING * limited.seconds)

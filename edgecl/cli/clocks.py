@@ -20,8 +20,9 @@ HOST = "host"
 
 
 def clock_for(config: Config, stream: Stream) -> Clock | None:
-    """None where nothing is known and no budget asks. Raises BudgetError where the machine can't be timed."""
-    timed = budget.parse(config.budget).timed
+    """None where nothing is known and nothing asks. Raises BudgetError where the machine can't be timed."""
+    limits = budget.parse(config.budget)
+    timed = limits.timed or (limits.compute is not None and config.clock == "always")
     if timed and not skips(config):
         _say(f"engine {config.engine.name} lays masks over dense tensors: time is planned as if there were none")
     if config.device != HOST:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from edgecl import config as configs
 from edgecl import schedule
+from edgecl.budget import parse
 from edgecl.config import Config, get
 from edgecl.engines import pick
 from edgecl.forecast import method_of
@@ -20,6 +21,7 @@ IDLE: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("ddr.", lambda c: not any(e.drop for e in schedule.epochs(c, [1_000_000])), "no epoch follows a removal"),
     ("engine.threads", lambda c: c.engine.name == "numpy", "numpy's linear algebra has threads of its own"),
     ("engine.deterministic", lambda c: c.engine.device == "cpu", "on a CPU it always is"),
+    ("clock", lambda c: parse(c.budget).compute is None, "only a budget of compute, such as 23x, is held to it"),
     ("memory.", lambda c: not method_of(c).draws, "the method replays nothing"),
 )
 """(keys, or beginnings of keys; when they change nothing; why)."""

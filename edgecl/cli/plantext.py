@@ -19,6 +19,7 @@ from edgecl.ledger import KINDS
 from edgecl.nets import full_width, weights_file
 from edgecl.plan import Plan, baseline, build
 from edgecl.state import Setup
+from edgecl.timing import skips
 from edgecl.types import Stream
 
 FORWARD = ("forward", "replay_forward")
@@ -39,7 +40,8 @@ def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
     """Before the first step: what the plan is, and where the run folder lies."""
     console.print(bold(headline(setup.config, setup.stream)), soft_wrap=True)
     sizes = [len(t.train) for t in setup.stream.tasks]
-    said = limits(setup.plan) if setup.plan.budget != Budget(setup.plan.budget.compute) else []
+    plan = setup.plan
+    said = limits(plan) if plan.budget != Budget(plan.budget.compute) else on_the_clock(plan)
     console.print(grid([*choices(setup.plan, sizes, pinned), *said, ("run folder", str(setup.run))]))
     console.print()
 
@@ -76,11 +78,11 @@ def _storage(c: Config, pinned: Collection[str]) -> list[tuple[str, str]]:
 
 def limits(plan: Plan) -> list[tuple[str, str]]:
     """What is predicted beyond FLOPs, each beside its limit, and where the prediction is from."""
-    clock, b, rows = plan.device.clock, plan.budget, list[tuple[str, str]]()
-    if clock is not None and plan.seconds is not None:
+    clock, b, rows = plan.device.clock, plan.budget, on_the_clock(plan)
+    if clock is not None and plan.seconds is not None and plan.aside_seconds is not None:
         sure = f", held-out error {percent(clock.error)} %" if clock.measured else ", not measured"
-        what = f"{duration(plan.seconds)} of training predicted{_of(b.time, duration)}"
-        rows.append(("time", f"{what}; {clock.source}{sure}; tests and snapshots come on top"))
+        what = f"{duration(plan.seconds)} of training and {duration(plan.aside_seconds)} of tests and snapshots"
+        rows.append(("time", f"{what} predicted{_of(b.time, duration)}; {clock.source}{sure}"))
     elif plan.config.device == "host":
         rows.append(("time", "not predicted: edgecl measure calibrate times this machine"))
     if plan.bytes is not None:
@@ -89,6 +91,29 @@ def limits(plan: Plan) -> list[tuple[str, str]]:
         how = f"{plan.power.value:g} W; {plan.power.source}"
         rows.append(("energy", f"{energy(plan.joules)} estimated{_of(b.energy, energy)}, time × {how}"))
     return rows
+
+
+def on_the_clock(plan: Plan) -> list[tuple[str, str]]:
+    """The predicted ratio of training times, and whether a budget of compute is held to it; if not, why and what to do."""
+    if plan.budget.compute is None:
+        return []
+    ratio, wanted = plan.clock_ratio, f"{float(plan.budget.compute):g}x"
+    said = f"{times(ratio)} less than dense ({duration(plan.dense_seconds or 0)}, same engine) predicted; " if ratio else ""
+    held = f"{wanted} holds for FLOPs and time" if plan.clocked else f"{wanted} holds for FLOPs only: {_unheld(plan)}"
+    return [("training time", said + held)]
+
+
+def _unheld(plan: Plan) -> str:
+    c = plan.config
+    if c.clock == "never":
+        return "clock is never"
+    if plan.flops_only:
+        return "no width and sparsity that the planner tries is so much faster too"
+    if not skips(c):
+        return f"engine {c.engine.name} spares no time by masks"
+    if c.device != "host":
+        return f"the kernels were not timed on {c.device}"
+    return "edgecl measure calibrate, with these options, times this machine, and then it holds for time too"
 
 
 def _of(limit: Fraction | None, form: Callable[[float], str]) -> str:

@@ -115,10 +115,18 @@ def _costs(shown: Outcome, dense: dict[str, Any] | None) -> Iterator[tuple[str, 
     yield "FLOPs executed", flops(shown["executed"]), flops(shown["dense_executed"]), times(shown["ratio"])
     yield "FLOPs, the paper's count", flops(shown["paper"]), flops(shown["dense_paper"]), times(shown["ratio_paper"])
     yield "training time, measured", *both("seconds", duration), times(shown.get("seconds_ratio")) if dense else ""
+    if shown["dense_seconds_predicted"] and not dense:
+        yield _beside_predicted(shown["dense_seconds_predicted"], shown["seconds"], shown["cpu_seconds"])
     if shown["energy"]:
         yield "energy, estimated", *both("energy", lambda e: energy(e["joules"])), ""
     yield "peak memory, measured", *both("peak_rss_bytes", size), ""
     yield "replay memory", *both("memory_bytes", size), ""
+
+
+def _beside_predicted(dense: float, wall: float, cpu: float) -> tuple[str, str, str, str]:
+    """One thread is calibrated in the processor's seconds, and compared in them; several take more of them than on the wall."""
+    title, own = ("  the processor's, dense predicted", cpu) if cpu < wall else ("  dense predicted", wall)
+    return title, duration(own), duration(dense), times(dense / own) if own else ""
 
 
 # prediction

@@ -69,7 +69,7 @@ def test_what_is_given_is_kept(cli: Cli) -> None:
 def test_a_runs_config_makes_the_same_run(cli: Cli) -> None:
     first = json.loads(cli("train", *TINY, "--budget", "3x", "--run", "a", "--json").out)
     again = json.loads(cli("train", "--config", "a/config.yaml", "--run", "b", "--json").out)
-    changing = ("run", "seconds", "energy", "peak_rss_bytes")
+    changing = ("run", "seconds", "cpu_seconds", "test_seconds", "snapshot_seconds", "energy", "peak_rss_bytes")
     assert {k: v for k, v in first.items() if k not in changing} == {k: v for k, v in again.items() if k not in changing}
 
 
@@ -186,3 +186,31 @@ def test_a_second_process_keeps_out(cli: Cli) -> None:
     assert (ran.code, ran.err) == (4, f"edgecl: error: r: is in use by process {child.pid}\n")
     child.kill()
     child.communicate()
+
+
+def test_the_end_shows_measured_time_beside_the_dense_one_as_predicted() -> None:
+    from edgecl.cli.tables import _beside_predicted
+
+    assert _beside_predicted(60.0, 20.0, 10.0) == ("  the processor's, dense predicted", "10.0 s", "1 min 0 s", "6.00×")
+    assert _beside_predicted(60.0, 20.0, 35.0) == ("  dense predicted", "20.0 s", "1 min 0 s", "3.00×")
+
+
+def test_once_calibrated_a_ratio_is_held_on_the_clock_and_the_run_says_so(cli: Cli) -> None:
+    args = (*TINY, "--engine", "native")
+    before = cli("plan", *args, "--budget", "2x").out
+    assert "2x holds for FLOPs only: edgecl measure calibrate" in " ".join(before.split())
+    assert cli("measure", "calibrate", *args).code == 0
+    planned = json.loads(cli("plan", *args, "--budget", "2x", "--json").out)
+    assert planned["seconds"] > 0
+    assert planned["clock_ratio"] == planned["dense_seconds"] / planned["seconds"]
+    assert not planned["clock_held"] or planned["clock_ratio"] >= 2
+    off = json.loads(cli("plan", *args, "--budget", "2x", "--set", "clock=never", "--json").out)
+    assert not off["clock_held"]
+    out = " ".join(cli("train", *args, "--budget", "2x", "--run", "r").out.split())
+    assert "2x holds for FLOPs" in out
+    assert "dense predicted" in out
+    recorded = yaml.safe_load(Path("r/config.yaml").read_text())["plan"]
+    shown = json.loads(Path("r/result.json").read_text())
+    assert shown["dense_seconds_predicted"] == recorded["dense_seconds"]
+    assert shown["cpu_seconds"] > 0
+    assert shown["test_seconds"] > 0
