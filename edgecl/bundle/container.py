@@ -14,16 +14,25 @@ from edgecl import files
 from edgecl.types import StoreError
 
 BLOCK = 512
+NAME, PREFIX = 100, 155  # bytes that a header has for the end of a path, and for its beginning
 END = bytes(2 * BLOCK)
 
 
 def header(path: str, size: int) -> bytes:
     """The 512 bytes before a file's: mode 644, owner 0, time 0, no names of users (POSIX.1-1988, ustar)."""
     number = b"0000000\0"
-    head = path.encode("ascii").ljust(100, b"\0") + b"0000644\0" + number + number + b"%011o\0" % size + b"00000000000\0"
-    tail = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + number + number).ljust(BLOCK - len(head) - 8, b"\0")
+    folder, name = split(path)
+    head = name.encode("ascii").ljust(NAME, b"\0") + b"0000644\0" + number + number + b"%011o\0" % size + b"00000000000\0"
+    tail = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + number + number + folder.encode("ascii")
+    tail = tail.ljust(BLOCK - len(head) - 8, b"\0")
     checksum = sum(head) + sum(tail) + 8 * ord(" ")  # its own field counts as spaces
     return head + b"%06o\0 " % checksum + tail
+
+
+def split(path: str) -> tuple[str, str]:
+    """What goes into a header's fields `prefix` and `name`: a path too long for the latter is parted at its last slash."""
+    folder, _, name = path.rpartition("/")
+    return ("", path) if len(path) <= NAME else (folder, name)
 
 
 def padding(size: int) -> bytes:
@@ -60,7 +69,8 @@ class Reader:
         if block == bytes(BLOCK):
             return "", 0
         try:
-            path, size = block[:100].rstrip(b"\0").decode("ascii"), int(block[124:135].decode("ascii"), 8)
+            name, folder = (block[a:b].rstrip(b"\0").decode("ascii") for a, b in ((0, NAME), (345, 345 + PREFIX)))
+            path, size = f"{folder}/{name}" if folder else name, int(block[124:135].decode("ascii"), 8)
             if size >= 0 and header(path, size) == block:
                 return path, size
         except ValueError:

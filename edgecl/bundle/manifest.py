@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from edgecl.bundle.container import NAME, PREFIX, split
 from edgecl.types import StoreError
 
 FORMAT = 1  # of a bundle; raise it when an older reader would go wrong
@@ -20,7 +21,6 @@ MANIFEST_BYTES = 1 << 20
 FILES = 1000  # at most in a bundle, the two above aside
 FILE_BYTES = 1 << 31
 TOTAL_BYTES = 1 << 32
-PATH_BYTES = 100  # what the name's field of a ustar header holds
 SAMPLES = 16  # of the self-test at most
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_+!][A-Za-z0-9._+!-]*")
@@ -124,10 +124,12 @@ def _check_selftest(where: str, t: SelfTest) -> None:
 def check_path(where: str, path: str) -> None:
     """Raises StoreError unless a path stays below its folder on every system.
 
-    Segments are letters, digits and `._+!-`, none begins with a dot or a dash, and there are at most 100 bytes in all.
+    Segments are letters, digits and `._+!-`, none begins with a dot or a dash. There are at most 100 bytes in all, or 100 behind
+    the last slash and 155 before it.
     """
-    if len(path) > PATH_BYTES or not all(_SEGMENT.fullmatch(s) for s in path.split("/")):
-        raise StoreError(f"{where}: {path[:PATH_BYTES]!r} is no path for a bundle (at most 100 letters, digits and ._+!- in it)")
+    folder, name = split(path)
+    if len(name) > NAME or len(folder) > PREFIX or not all(_SEGMENT.fullmatch(s) for s in path.split("/")):
+        raise StoreError(f"{where}: {path[:100]!r} is no path for a bundle (letters, digits and ._+!-; names of at most 100)")
 
 
 def check_files(where: str, files: Mapping[str, Entry]) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from edgecl import files
 from edgecl.bundle.targets import CPU, MEMORY
 
+LEARNS_WITH = 80  # percent of the memory limit that is the budget of learning: the system kills what passes the limit
 INSTALL, RUN, LEARN = "install.sh", "edgecl-run.service", "edgecl-learn.service"
 
 
 def services(limits: Mapping[str, int], learns: bool) -> dict[str, bytes | Path]:
     """install.sh and the systemd units, with the limits filled in."""
-    folder, values = _folder(), {"@MEMORY@": str(limits[MEMORY]), "@CPU@": f"{limits[CPU]}%"}
+    budget = f"{limits[MEMORY] * LEARNS_WITH // 100 // 10**6}MB"
+    folder, values = _folder(), {"@MEMORY@": str(limits[MEMORY]), "@CPU@": f"{limits[CPU]}%", "@BUDGET@": budget}
     found: dict[str, bytes | Path] = {}
     for name in (INSTALL, RUN, *([LEARN] if learns else [])):
         with files.naming(folder / name):

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from bundle_cases import members
+from wheel_cases import wheel
 
 from edgecl import bundle, slots
-from edgecl.bundle import container, manifest, signature, targets
+from edgecl.bundle import Wish, container, manifest, signature, targets
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/formats/bundle.md").read_text(encoding="utf-8")
 
@@ -77,6 +78,14 @@ def test_the_page_has_a_reader_that_works(made: Path, public: Path) -> None:
     found, files = reader()(made, public)
     assert found["target"] == "host"
     assert [*files.items()] == members(made)[2:]
+
+
+def test_the_reader_knows_long_paths(run: Path, private: Path, public: Path, tmp_path: Path) -> None:
+    name = f"edgecl-1.0.0.0.0-py3-none-{'.'.join(f'manylinux_2_{n}_x86_64' for n in range(10, 12))}.manylinux_2_13_aarch64.whl"
+    wheel(tmp_path / "wheels", name)
+    bundle.create(run, tmp_path / "x.edgecl", private, Wish("rpi", wheels=tmp_path / "wheels"))
+    assert len(f"wheels/{name}") > 100
+    assert f"wheels/{name}" in reader()(tmp_path / "x.edgecl", public)[1]
 
 
 def test_the_reader_sees_damage(made: Path, public: Path, tmp_path: Path) -> None:

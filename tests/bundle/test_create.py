@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tarfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,21 +15,13 @@ import numpy as np
 import pytest
 import yaml
 from bundle_cases import members
+from wheel_cases import wheel
 
 from edgecl import bundle
 from edgecl.bundle import Wish, container, selftest
 from edgecl.bundle.contents import fits
 from edgecl.model import Model, open_model
 from edgecl.types import ConfigError, StoreError
-
-
-def wheel(folder: Path, name: str, licence: str = "License: MIT") -> Path:
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / name, "w") as archive:
-        archive.writestr(
-            f"{'-'.join(name.split('-')[:2])}.dist-info/METADATA", f"Metadata-Version: 2.1\n{licence}\n\nLicense: no\n"
-        )
-    return folder
 
 
 def test_files_of_a_bundle(run: Path, made: Path) -> None:
@@ -124,12 +115,14 @@ def test_weights_that_are_no_numbers(run: Path) -> None:
 
 def test_a_board_gets_services_and_wheels(run: Path, private: Path, public: Path, tmp_path: Path) -> None:
     wheels = wheel(tmp_path / "wheels", "edgecl-0.1.0-py3-none-manylinux_2_34_aarch64.whl", "License-Expression: Apache-2.0")
+    wheel(wheels, f"longer-1.0-cp311-cp311-{'.'.join(f'manylinux_2_{n}_aarch64' for n in (17, 27, 28))}.whl")
     wheel(wheels, "pure-1.0-py3-none-any.whl", "License: UNKNOWN\nClassifier: License :: OSI Approved :: BSD License")
     notes, out = tmp_path / "notes.txt", tmp_path / "x.edgecl"
     notes.write_text("Mine: CC0\n")
     limits = {"memory_bytes": 256_000_000, "cpu_percent": 75}
     bundle.create(run, out, private, Wish("rpi", wheels=wheels, notes=notes, limits=limits))
     files = dict(members(out))
+    assert max(map(len, files)) > 100
     assert {"install.sh", "edgecl-run.service", "edgecl-learn.service", "wheels/pure-1.0-py3-none-any.whl"} <= files.keys()
     for unit in ("edgecl-run.service", "edgecl-learn.service"):
         text = files[unit].decode()
@@ -137,6 +130,7 @@ def test_a_board_gets_services_and_wheels(run: Path, private: Path, public: Path
         assert "\nCPUQuota=75%\n" in text
         assert "\nNoNewPrivileges=yes\nProtectSystem=strict\n" in text
         assert "@" not in text
+    assert "--budget 10min,204MB " in files["edgecl-learn.service"].decode()
     said = files["LICENSES.txt"].decode()
     assert "aarch64.whl: Apache-2.0\n" in said
     assert "any.whl: OSI Approved :: BSD License\n" in said

@@ -133,7 +133,27 @@ def test_a_newer_format(made: Path, private: Path, public: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "/x", "a/../x", "a\\x", "", "a//x", "a/", "./x", ".x", "-x", "a b", "ä", "x\0", "x\n", "C:x", "x" * 101, "a/.b"],
+    [
+        "../x",
+        "/x",
+        "a/../x",
+        "a\\x",
+        "",
+        "a//x",
+        "a/",
+        "./x",
+        ".x",
+        "-x",
+        "a b",
+        "ä",
+        "x\0",
+        "x\n",
+        "C:x",
+        "x" * 101,
+        "a/" + "x" * 101,
+        "a" * 156 + "/x",
+        "a/.b",
+    ],
 )
 def test_paths_that_escape(made: Path, private: Path, public: Path, tmp_path: Path, path: str) -> None:
     with pytest.raises(StoreError, match="no path for a bundle"):
@@ -143,7 +163,10 @@ def test_paths_that_escape(made: Path, private: Path, public: Path, tmp_path: Pa
     assert "no path for a bundle" in refused(changed, public, tmp_path)
 
 
-@pytest.mark.parametrize("path", ["x", "a/b.c", "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_aarch64.whl", "a+b!", "x" * 100])
+@pytest.mark.parametrize(
+    "path",
+    ["x", "a/b.c", "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_aarch64.whl", "a+b!", "x" * 100, "y" * 155 + "/" + "x" * 100],
+)
 def test_paths_that_do_not(path: str) -> None:
     check_path("x", path)
 

@@ -34,3 +34,13 @@ def wheel_of_this_checkout(folder: Path, machine: str) -> Path:
         for name, data in files.items():
             archive.writestr(name, data)
     return folder
+
+
+def wheel(folder: Path, name: str, licence: str = "License: MIT") -> Path:
+    """The folder, with a wheel in it that holds no more than its metadata."""
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr(
+            f"{'-'.join(name.split('-')[:2])}.dist-info/METADATA", f"Metadata-Version: 2.1\n{licence}\n\nLicense: no\n"
+        )
+    return folder
