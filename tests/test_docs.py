@@ -21,6 +21,7 @@ from edgecl.cli.options import KEYS, choose
 from edgecl.cli.plantext import chain
 from edgecl.config import SHORT, USUAL, Config
 from edgecl.engines.native_bytes import pass_bytes
+from edgecl.export.formats import TARGETS, chosen
 from edgecl.forecast import Workload, simulate
 from edgecl.layout import frozen_nodes
 from edgecl.limits import CHOICES
@@ -287,3 +288,28 @@ def test_the_readme_shows_the_bench() -> None:
         (row,) = [line for line in rows if words in line]
         assert row.endswith(f"| {' / '.join(f'{v:.1f}' for v in figures)}× |"), row
     assert "@@" not in text
+
+
+def test_the_table_of_targets_is_the_codes() -> None:
+    page = ROOT / "docs/export.md"
+    (rows,) = tables(section(page, "Export"))
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        said.setdefault(code(row[0])[0], []).extend(code(row[3]))
+    for target in TARGETS:
+        format_, int8, _ = chosen(target, "")
+        assert sorted(said[target]) == sorted(format_.chips if int8 else ()), target
+    assert list(said) == list(TARGETS)
+
+
+def test_the_export_page_shows_the_bench() -> None:
+    """Every row of bench/records/export.jsonl, and that it reached what it was to reach."""
+    rows = json.loads((ROOT / "bench/records/export.jsonl").read_text().splitlines()[0])["rows"]
+    (shown,) = tables(section(ROOT / "docs/export.md", "What is measured"))
+    for (_, *cells), row in zip(shown, rows.values(), strict=True):
+        ms = [f"{row['ms'][k]:.2f}" for k in ("float", "int8", "native")]
+        share = row.get("accuracy", {})
+        accuracy = " / ".join(f"{100 * share[k]:.1f}" for k in ("float", "int8")) if share else ""
+        assert cells == [*ms, f"{row['int8']:.1f}×", f"{row['native']:.1f}×", f"{row['size']:.3f}", accuracy]
+        assert row["int8"] >= 3
+        assert row["size"] <= 0.27

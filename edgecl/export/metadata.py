@@ -30,7 +30,7 @@ def entries(card: Card) -> dict[str, str]:
     """What an export says of itself; the same text for the same card."""
     names = [card.classes[k] for k in card.seen]
     plain = {KEY: card.to_dict(), OUTPUTS: names}
-    return {k: json.dumps(v, sort_keys=True, ensure_ascii=False, separators=(",", ":")) for k, v in plain.items()}
+    return {k: json.dumps(v, sort_keys=True, separators=(",", ":")) for k, v in plain.items()}
 
 
 def read_card(path: Path) -> Card:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_cases import TINY, Cli
 
+from edgecl.card import Card
 from edgecl.cli import main
-from edgecl.export import read_card
+from edgecl.export import FORMATS, Reduced, read_card
 from edgecl.model import open_model
+from edgecl.types import U8
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -118,3 +121,39 @@ def test_a_method_without_memory_is_told_how_to_give_samples(cli: Cli, tmp_path:
     assert done.code == 0, done.err
     done = cli("export", str(run), "--to", "onnx", "--test-samples", "0", "--json")
     assert json.loads(done.out)["checks"][0]["source"] == "random pictures, for want of samples"
+
+
+def test_a_file_that_is_not_the_network_is_not_written(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = FORMATS["onnx"]
+
+    def wrong(found: Reduced, card: Card) -> bytes:
+        off = {k: v + 0.01 * k.endswith("classifier.bias") for k, v in found.weights.items()}
+        return right.write(Reduced(found.net, off), card)
+
+    monkeypatch.setitem(FORMATS, "onnx", right._replace(write=wrong))
+    done = cli("export", str(run), "--to", "onnx", "-o", "m.onnx")
+    assert (done.code, done.out) == (6, "")
+    assert "logits are up to 0.01 from engine" in done.err
+    assert not Path("m.onnx").exists()
+
+
+def test_int8_that_no_try_saves_is_written_with_a_warning(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = FORMATS["onnx"]
+
+    def turned(data: bytes, card: Card, x: U8, chip: str, floats: Collection[str]) -> bytes:
+        """Logits of all classes but the first are pushed down, so that it is always chosen."""
+        import onnx
+
+        model = onnx.load_from_string(data)
+        (bias,) = [t for t in model.graph.initializer if t.name == "classifier.bias"]
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.float32([0] + [-1e3] * (len(card.seen) - 1)), bias.name))
+        return bytes(model.SerializeToString())
+
+    noise = lambda *a: {"relu1": 3.0, "relu2": 2.0, "relu3": 1.0, "relu4": 4.0}  # noqa: E731
+    monkeypatch.setitem(FORMATS, "onnx", right._replace(quantise=turned, noise=noise))
+    done = cli("export", str(run), "--to", "onnx-int8", "-o", "m.onnx")
+    assert done.code == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith("edgecl: warning: int8 loses ")
+    assert line.endswith("it rounds the worst in relu3 (1 dB), relu2 (2 dB), relu1 (3 dB)")
+    assert Path("m.onnx").exists()
