@@ -234,8 +234,12 @@ class Device:
         except Stopped:
             pass
         except (EdgeclError, OSError, MemoryError) as error:
+            self._error = error
+        finally:
             with self._turn:
-                self._error, self._busy = error, False
+                if not self._closing and self._error is None:  # a fault in here: its traceback follows
+                    self._error = EdgeclError("learning ended by a fault, whose traceback is on standard error")
+                self._busy = False
                 self._turn.notify_all()
 
     def _go_on(self) -> None:
