@@ -118,10 +118,17 @@ DEFLATED, SHAPE = "x.deflated", "x.shape"
 def deflated(x: U8) -> dict[str, npt.NDArray[Any]]:
     """Pixels [M, C, H, W] as `x.deflated`, a zlib stream of each pixel's difference to those above and to its left, mod 256;
     and `x.shape`. Photographs shrink by a quarter so, by a tenth without the differences."""
-    down = np.diff(x, axis=2, prepend=np.zeros_like(x[:, :, :1]))
-    across = np.diff(down, axis=3, prepend=np.zeros_like(x[..., :1]))
-    packed = np.frombuffer(zlib.compress(across.tobytes()), np.uint8)
+    packer, parts = zlib.compressobj(), []
+    for start in range(0, len(x), _SLOTS):
+        some = x[start : start + _SLOTS]
+        down = np.diff(some, axis=2, prepend=np.zeros_like(some[:, :, :1]))
+        across = np.diff(down, axis=3, prepend=np.zeros_like(some[..., :1]))
+        parts.append(packer.compress(across.tobytes()))
+    packed = np.frombuffer(b"".join([*parts, packer.flush()]), np.uint8)
     return {DEFLATED: packed, SHAPE: np.array(x.shape, np.int64)}
+
+
+_SLOTS = 64  # deflated at a time, so that a snapshot needs little room
 
 
 def inflated(arrays: Named) -> U8:

@@ -146,7 +146,7 @@ def refused(args: list[str], *, whole: bool) -> str:
     """Why the command line would refuse these arguments; empty if it would not."""
     try:
         context = parsed(args, whole=whole)
-        if whole and context is not None and "sets" in context.params:
+        if whole and context is not None and {"sets", "config"} <= context.params.keys():
             check_values(context.params)
     except (click.ClickException, EdgeclError, AssertionError) as e:
         return f"{shlex.join(args)}: {e.format_message() if isinstance(e, click.ClickException) else e}"

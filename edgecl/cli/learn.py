@@ -56,6 +56,7 @@ def command(place: str, given: str, as_json: bool, **how: Any) -> None:
             print(json.dumps(event, allow_nan=False), flush=True)
 
     settings = _settings(given, how)
+    _time_machine(Path(place), how["out"], settings.budget)
     with Stop() as stop, open_device(Path(place), out=how["out"], say=say, settings=settings) as device:
         if how["held_out"] is not None:
             device.test_on(_labelled(device, how["held_out"]))
@@ -63,6 +64,33 @@ def command(place: str, given: str, as_json: bool, **how: Any) -> None:
     if learned is None:
         raise InterruptedRun(f"stopped; the same command goes on with what {device.folder} keeps")
     print(json.dumps(learned, allow_nan=False))
+
+
+def _time_machine(place: Path, out: str | None, budget: str) -> None:
+    """Calibrates this machine, in a process of its own, where a budget of time or energy needs it and nobody has.
+
+    Raises BudgetError where that fails.
+    """
+    import subprocess
+
+    from edgecl import budget as budgets
+    from edgecl.cli import again
+    from edgecl.model import open_model
+    from edgecl.runtime import lessons
+    from edgecl.runtime.place import find
+    from edgecl.runtime.teaching import clock_for
+    from edgecl.types import BudgetError
+
+    if not budgets.parse(budget).timed:
+        return
+    found = find(place)
+    run = lessons.newest(found, found.lessons if out is None else Path(out))
+    if run is None or clock_for(open_model(run), budget) is not None:
+        return
+    print("edgecl: timing training steps for some seconds: no calibration of this machine yet", file=sys.stderr)
+    command = again.command("measure", "calibrate", "--like", str(run), "--json")
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise BudgetError(f"budget {budget}: this machine could not be timed; the line above says why")
 
 
 def _settings(given: str, how: dict[str, Any]) -> Settings:

@@ -22,22 +22,27 @@ Examples:
 @click.argument("place")
 @click.option("--input", "given", metavar="SOURCE", required=True, help="camera, camera:N, a folder, a picture, an .npz, or -.")
 @click.option("--runtime", metavar="NAME", default="auto", help="native, numpy, onnx or litert. [auto: by what is there]")
+@click.option("--lessons", metavar="DIR", help="Folder of what was learned here: the newest predicts. [PLACE/lessons]")
 @click.option("--top", type=click.IntRange(1), default=3, help="Classes that a line names. [3]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many frames. [all]")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Of the predictor. [0: its own choice]")
 @click.option("--raw", is_flag=True, help="Standard input holds frames of C·H·W bytes, not lines of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the summary, as one JSON object.")
-def command(place: str, given: str, runtime: str, top: int, limit: int | None, threads: int, raw: bool, as_json: bool) -> None:
+def command(
+    place: str, given: str, runtime: str, lessons: str | None, top: int, limit: int | None, threads: int, raw: bool, as_json: bool
+) -> None:
     """Predict what a camera, files or standard input show, as lines of JSON.
 
-    PLACE is a run folder, an unpacked bundle or an exported model. A summary with latencies ends on standard error.
+    PLACE is a run folder, an unpacked bundle or an exported model; what `edgecl learn` taught it there counts. A summary with
+    latencies ends on standard error.
     """
     from edgecl.runtime.answers import Latency, stream
+    from edgecl.runtime.device import newest_predictor
     from edgecl.runtime.place import find
-    from edgecl.runtime.predictors import make_predictor
     from edgecl.runtime.sources import open_source
 
-    predictor = make_predictor(find(Path(place)), runtime, threads)
+    found = find(Path(place))
+    predictor = newest_predictor(found, found.lessons if lessons is None else Path(lessons), runtime, threads)
     frames = open_source(predictor.card, given, sys.stdin.buffer, raw_frames=raw)
     latency = Latency()
     try:

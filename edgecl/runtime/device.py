@@ -61,11 +61,14 @@ def open_device(
         settings = Settings(**given)
     place = find(path)
     folder = place.lessons if out is None else Path(out)
-    return Device(place, folder, _predictor(place, folder, runtime, threads), settings, say, threads)
+    return Device(place, folder, newest_predictor(place, folder, runtime, threads), settings, say, threads)
 
 
-def _predictor(place: Place, folder: Path, runtime: str, threads: int) -> Predictor:
-    """Of the newest lesson where there is one: exported models know nothing of it."""
+def newest_predictor(place: Place, folder: Path, runtime: str = "auto", threads: int = 0) -> Predictor:
+    """Of the newest lesson where there is one, unless `runtime` names that of an exported model, which knows nothing of it.
+
+    Raises as `make_predictor` does.
+    """
     newest = lessons.newest(place, folder)
     own = runtime if runtime in ("native", "numpy") else "auto"
     if newest is None or newest == place.learner or runtime in ("onnx", "litert"):
@@ -231,8 +234,12 @@ class Device:
         except Stopped:
             pass
         except (EdgeclError, OSError, MemoryError) as error:
+            self._error = error
+        finally:
             with self._turn:
-                self._error, self._busy = error, False
+                if not self._closing and self._error is None:  # a fault in here: its traceback follows
+                    self._error = EdgeclError("learning ended by a fault, whose traceback is on standard error")
+                self._busy = False
                 self._turn.notify_all()
 
     def _go_on(self) -> None:

@@ -26,6 +26,8 @@ Say = Callable[[dict[str, Any]], None]
 CHECKED = 5.0  # seconds between looks at the device's health
 WAIT = 1.0  # seconds between looks while it pauses
 
+TIMING = "edgecl measure calibrate --like PLACE times this machine"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -59,9 +61,12 @@ class Teacher:
         run = lessons.at(self.folder, number)
         given = Labelled(np.stack([s.x for s in samples]), [s.label for s in samples])
         model = open_model(base)
+        clock = clock_for(model, self.settings.budget)
+        if clock is None and budgets.parse(self.settings.budget).timed:
+            raise BudgetError(f"budget {self.settings.budget}: how long a lesson takes here is not known; {TIMING}")
         prepared = lesson.prepare(
             model, given, budget=self.settings.budget, changes=self._changes(), held_out=self._held_out(model, given),
-            clock=clock_for(model, self.settings.budget),
+            clock=clock,
         )  # fmt: skip
         self.written += lesson.begin(run, model, prepared)
         names = [prepared.stream.class_names[k] for k in prepared.stream.tasks[0].classes]

@@ -24,7 +24,7 @@ from edgecl.runtime import device as devices
 from edgecl.runtime import lessons, teaching
 from edgecl.runtime.device import Closed
 from edgecl.runtime.health import Health, Limits
-from edgecl.types import BudgetError, ConfigError, DataError, StoreError
+from edgecl.types import BudgetError, ConfigError, DataError, EdgeclError, StoreError
 
 QUICK: dict[str, Any] = {"changes": {"train": {"epochs": 2}}}
 SERVER = multiprocessing.get_context("forkserver")  # what is slow to import is imported once
@@ -102,7 +102,7 @@ def test_many_threads_at_once(place: Path) -> None:
         assert errors == []
         assert set(device.card.classes[10:]) == {"class 0", "class 1"}
     taught = [e for e in (place / "lessons").iterdir() if e.name.isdigit()]
-    assert len(taught) == lessons.KEPT
+    assert 1 <= len(taught) <= lessons.KEPT
 
 
 def test_learning_waits_while_too_much_waits(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,3 +268,13 @@ def test_wrong_options_and_places(place: Path, tmp_path: Path) -> None:
         runtime.open(tmp_path / "nowhere")
     shutil.rmtree(place / "lessons", ignore_errors=True)
     assert runtime.open(place).save() == open_model(place / "learner").folder
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_in_the_thread_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is not left waiting."""
+    monkeypatch.setattr(teaching.Teacher, "begin", lambda *args: 1 / 0)
+    with runtime.open(place) as device:
+        device.learn(inverted(1)[0], "mug")
+        with pytest.raises(EdgeclError, match="ended by a fault"):
+            device.save()
