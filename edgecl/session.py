@@ -32,7 +32,7 @@ from edgecl.types import ConfigError, DataError, StoreError, Stream
 def workload(stream: Stream) -> Workload:
     """What a plan must know of a stream."""
     sizes, tests = tuple(len(t.train) for t in stream.tasks), tuple(map(len, stream.tests))
-    return Workload(stream.shape, len(stream.class_names), sizes, tests)
+    return Workload(stream.shape, len(stream.class_names), sizes, tests=tests)
 
 
 def read_stream(config: Config) -> Stream:
