@@ -8,8 +8,6 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
-constexpr long STRIP_BYTES = 448 * 1024;  // of packed input that should stay in a core's L2 cache
-
 // Whether a corner tile's packed input (r, c) can be other than 0.
 template <int CORNER> constexpr bool inside(int r, int c) {
     return CORNER < 0 || (r != (CORNER / 2 ? 5 : 0) && c != (CORNER % 2 ? 5 : 0));

@@ -6,16 +6,22 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+constexpr int PACKED = 32;  // numbers of a sample at a time
 constexpr int AHEAD = 24;  // kernels to fetch ahead: live ones lie scattered
 
 template <class T> void pack_into(const Op& op, T* out) {
     const long size = static_cast<long>(op.c) * op.h * op.w;
-    vf room{};
-    for (long i = 0; i < blocks_of(op.n) * size * V; i++) {
-        const long nb = i / (size * V), at = i / V % size, n = nb * V + i % V;
-        room[i % V] = n < op.n ? op.host[n * size + at] : 0.f;
-        if (i % V == V - 1) st(out + i - i % V, room);
-    }
+    float room[PACKED * V] __attribute__((aligned(64)));
+    for (long nb = 0; nb < blocks_of(op.n); nb++)
+        for (long at = 0; at < size; at += PACKED) {
+            const int count = static_cast<int>(size - at < PACKED ? size - at : PACKED);
+            for (int v = 0; v < V; v++) {
+                const float* from = op.host + (nb * V + v) * size + at;
+                const bool is_sample = nb * V + v < op.n;
+                for (int i = 0; i < count; i++) room[i * V + v] = is_sample ? from[i] : 0.f;
+            }
+            for (int i = 0; i < count; i++) st(out + (nb * size + at + i) * V, ld(room + i * V));
+        }
 }
 
 inline void pack(const Op& op) {  // host → out
