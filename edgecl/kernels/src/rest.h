@@ -75,14 +75,36 @@ inline void store_grad(const Op& op) {
     });
 }
 
-// Weights of the live kernels in the order they are read; turned by half a circle where `flag` says so.
-inline void gather(const Csr& m, const float* w, int taps, bool turned) {
+// f(integral constant) for the numbers of taps that most layers have; 0 stands for any other.
+template <class F> EDGECL_INLINE void by_taps(int taps, F&& f) {
+    if (taps == 9) f(std::integral_constant<int, 9>{});
+    else if (taps == 1) f(std::integral_constant<int, 1>{});
+    else f(std::integral_constant<int, 0>{});
+}
+
+// The kernel of `taps` weights at p will soon be used: it may lie across two cache lines.
+template <int WRITE> EDGECL_INLINE void fetch(const float* p, int taps) {
+    __builtin_prefetch(p, WRITE);
+    if (taps > 1) __builtin_prefetch(p + taps - 1, WRITE);
+}
+
+template <int T, bool TURNED> inline void gather_kernels(const Csr& m, const float* w, int any) {
+    const int taps = T ? T : any;
     for (int k = 0; k < m.n; k++) {
-        if (k + AHEAD < m.n) __builtin_prefetch(w + static_cast<long>(m.index[k + AHEAD]) * taps);
+        if (k + AHEAD < m.n) fetch<0>(w + static_cast<long>(m.index[k + AHEAD]) * taps, taps);
         const float* from = w + static_cast<long>(m.index[k]) * taps;
         float* to = m.w + static_cast<long>(k) * taps;
-        for (int t = 0; t < taps; t++) to[t] = from[turned ? taps - 1 - t : t];
+        if constexpr (T && !TURNED) std::memcpy(to, from, sizeof(float) * T);
+        else for (int t = 0; t < taps; t++) to[t] = from[TURNED ? taps - 1 - t : t];
     }
+}
+
+// Weights of the live kernels in the order they are read; turned by half a circle where `flag` says so.
+inline void gather(const Csr& m, const float* w, int taps, bool turned) {
+    by_taps(taps, [&](auto t) {
+        if (turned) gather_kernels<decltype(t)::value, true>(m, w, taps);
+        else gather_kernels<decltype(t)::value, false>(m, w, taps);
+    });
 }
 
 inline void gather(const Op& op) {  // forward: out of all weights; backward: out of the forward list
@@ -98,20 +120,41 @@ EDGECL_INLINE void update(const Op& op, float& w, float* v, float g) {
     w -= op.rate * g;
 }
 
-inline void sgd(const Op& op) {
-    const Layer& l = *op.layer;
+// Of whole kernels without momentum: what is read is read before anything is written, so that taps are updated side by side.
+template <int T> inline void sgd_kernels(const Op& op, const Layer& l) {
+    const Csr& m = l.updated;
+    for (int k = 0; k < m.n; k++) {
+        if (k + AHEAD < m.n) fetch<1>(l.w + static_cast<long>(m.index[k + AHEAD]) * T, T);
+        const long at = static_cast<long>(m.index[k]) * T;
+        float g[T], w[T];
+        std::memcpy(g, m.w + (l.dense_grad ? at : static_cast<long>(k) * T), sizeof g);
+        std::memcpy(w, l.w + at, sizeof w);
+        for (int t = 0; t < T; t++) update(op, w[t], nullptr, g[t]);
+        std::memcpy(l.w + at, w, sizeof w);
+    }
+}
+
+inline void sgd_any(const Op& op, const Layer& l) {
     const Csr& m = l.updated;
     for (int k = 0; k < m.n; k++) {
         const long at = static_cast<long>(m.index[k]) * l.taps;
         if (k + AHEAD < m.n) {
             const long next = static_cast<long>(m.index[k + AHEAD]) * l.taps;
-            __builtin_prefetch(l.w + next, 1);
-            if (l.v) __builtin_prefetch(l.v + next, 1);
+            fetch<1>(l.w + next, l.taps);
+            if (l.v) fetch<1>(l.v + next, l.taps);
         }
         const float* g = m.w + (l.dense_grad ? at : static_cast<long>(k) * l.taps);
         for (int t = 0; t < l.taps; t++)
             if (!l.fine || l.fine[at + t]) update(op, l.w[at + t], l.v ? l.v + at + t : nullptr, g[t]);
     }
+}
+
+inline void sgd(const Op& op) {
+    const Layer& l = *op.layer;
+    by_taps(l.fine || l.v ? 0 : l.taps, [&](auto t) {
+        if constexpr (decltype(t)::value) sgd_kernels<decltype(t)::value>(op, l);
+        else sgd_any(op, l);
+    });
 }
 
 inline void sgd_flat(const Op& op) {  // out: weights, stats: momentum or null, host: gradient
