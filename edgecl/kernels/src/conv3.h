@@ -112,10 +112,10 @@ inline bool shares_gradient(const Layer& l, long items) {
     return threads() == 1 || (!l.dense_grad && (items % threads() == 0 || items >= 4L * threads()));
 }
 
-constexpr long BOTH_BYTES = 512 * 1024;  // of packed inputs and gradients together
+constexpr long BOTH_BYTES = 704 * 1024;  // of packed inputs and gradients together
 
 template <Geometry G> long both_bytes(const Op& op, int group) {
-    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+    return 4L * V * (op.c * 16L * group + static_cast<long>(op.o) * Shape33<G>::rows * Shape33<G>::cols(group));
 }
 
 inline double both_work(const Op& op) {
