@@ -7,7 +7,9 @@ namespace edgecl {
 namespace EDGECL_NS {
 
 constexpr int PACKED = 32;  // numbers of a sample at a time
-constexpr int AHEAD = 24;  // kernels to fetch ahead: live ones lie scattered
+
+// Kernels to fetch ahead: live ones lie scattered.
+constexpr int ahead_of(int taps) { return taps == 1 ? 192 : 24; }
 
 template <class T> void pack_into(const Op& op, T* out) {
     const long size = static_cast<long>(op.c) * op.h * op.w;
@@ -91,7 +93,7 @@ template <int WRITE> EDGECL_INLINE void fetch(const float* p, int taps) {
 template <int T, bool TURNED> inline void gather_kernels(const Csr& m, const float* w, int any) {
     const int taps = T ? T : any;
     for (int k = 0; k < m.n; k++) {
-        if (k + AHEAD < m.n) fetch<0>(w + static_cast<long>(m.index[k + AHEAD]) * taps, taps);
+        if (k + ahead_of(T) < m.n) fetch<0>(w + static_cast<long>(m.index[k + ahead_of(T)]) * taps, taps);
         const float* from = w + static_cast<long>(m.index[k]) * taps;
         float* to = m.w + static_cast<long>(k) * taps;
         if constexpr (T && !TURNED) std::memcpy(to, from, sizeof(float) * T);
@@ -124,7 +126,7 @@ EDGECL_INLINE void update(const Op& op, float& w, float* v, float g) {
 template <int T> inline void sgd_kernels(const Op& op, const Layer& l) {
     const Csr& m = l.updated;
     for (int k = 0; k < m.n; k++) {
-        if (k + AHEAD < m.n) fetch<1>(l.w + static_cast<long>(m.index[k + AHEAD]) * T, T);
+        if (k + ahead_of(T) < m.n) fetch<1>(l.w + static_cast<long>(m.index[k + ahead_of(T)]) * T, T);
         const long at = static_cast<long>(m.index[k]) * T;
         float g[T], w[T];
         std::memcpy(g, m.w + (l.dense_grad ? at : static_cast<long>(k) * T), sizeof g);
@@ -138,8 +140,8 @@ inline void sgd_any(const Op& op, const Layer& l) {
     const Csr& m = l.updated;
     for (int k = 0; k < m.n; k++) {
         const long at = static_cast<long>(m.index[k]) * l.taps;
-        if (k + AHEAD < m.n) {
-            const long next = static_cast<long>(m.index[k + AHEAD]) * l.taps;
+        if (k + ahead_of(0) < m.n) {
+            const long next = static_cast<long>(m.index[k + ahead_of(0)]) * l.taps;
             fetch<1>(l.w + next, l.taps);
             if (l.v) fetch<1>(l.v + next, l.taps);
         }
