@@ -60,6 +60,42 @@ def test_any_convolution(isa: str, depthwise: bool, data: st.DataObject) -> None
     assert error(made.dw(d, everything=True), dw, 4 * np.sqrt(d[:, 0].size)) < BOUND
 
 
+def all_close(isa: str, node: Conv2d, x: A, live: float = 1.0) -> None:
+    """Output and both gradients, of kernels live by that chance."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(node.out, x.shape[1] // node.groups, *pair(node.kernel))).astype(np.float32)
+    mask = np.broadcast_to(rng.random((*w.shape[:2], 1, 1)) < live, w.shape).copy()
+    made = Layered(isa, node, x, w, mask, None)
+    d = rng.normal(size=made.out_shape).astype(np.float32)
+    out, dx, dw = exact(node, x, made.w, d)
+    assert error(made.forward(), out, 4 * np.sqrt(w[0].size * 5)) < BOUND
+    assert error(made.dx(d), dx, 4 * np.sqrt(w[0].size * 5)) < BOUND
+    assert error(made.dw(d), dw * mask, 4 * np.sqrt(d[:, 0].size)) < BOUND
+
+
+@on_isas
+@pytest.mark.parametrize("width", range(1, 52))
+def test_signals_of_every_length(isa: str, width: int) -> None:
+    """Tiles of all sizes, and what is left of nine taps."""
+    x = np.random.default_rng(1).normal(size=(3, 2, 1, width)).astype(np.float32)
+    for taps in (9, 14):
+        all_close(isa, Conv2d("n", ("x",), 3, (1, taps), 1, (0, taps // 2)), x)
+
+
+@on_isas
+def test_more_images_than_are_summed_together(isa: str) -> None:
+    """40 samples are three blocks of 16, of which a strip holds two, five of 8 or ten of 4."""
+    x = np.random.default_rng(1).normal(size=(40, 20, 1, 128)).astype(np.float32)
+    all_close(isa, Conv2d("n", ("x",), 5, (1, 9), 1, (0, 4)), x, 0.5)
+
+
+@on_isas
+def test_a_depthwise_gradient_too_large_for_a_cache(isa: str) -> None:
+    """It is written past the caches: from 12 MB on."""
+    x = np.random.default_rng(1).normal(size=(17, 6, 180, 180)).astype(np.float32)
+    all_close(isa, Conv2d("n", ("x",), 6, 3, 1, 1, groups=6), x)
+
+
 @on_isas
 @pytest.mark.parametrize("sides", [(3, 1, 1), (3, 2, 1), ((3, 1), 1, (1, 0)), (5, 2, 2)], ids=str)
 def test_depthwise_statistics(isa: str, sides: tuple[Any, Any, Any]) -> None:

@@ -18,7 +18,7 @@ struct Windows2 {  // a convolution's outputs in bands of rows whose packed inpu
     void cut() {  // once the sides are known
         cols = (wo - 1) * sw + kw;
         pitch = static_cast<long>(cols) * V;
-        for (band = ho; band > 1 && 4L * channels * rows(band) * pitch > 448 * 1024; band = (band + 1) / 2) {}
+        for (band = ho; band > 1 && 4L * channels * rows(band) * pitch > STRIP_BYTES; band = (band + 1) / 2) {}
         bands = (ho + band - 1) / band;
     }
     int rows(int outputs) const { return (outputs - 1) * sh + kh; }
@@ -40,7 +40,7 @@ struct Rows2 {  // where rows of outputs go
 // One row of outputs of one channel: Σ of its kernels in m, whose inputs begin at x.
 template <int S, class T>
 inline void one_row(const Windows2& g, const float* x, long plane, const Csr& m, int o, float first, bool accumulate, T* out) {
-    by_tiles(g.wo, [&](auto tile, int z) __attribute__((always_inline)) {
+    by_wide_tiles(g.wo, [&](auto tile, int z) __attribute__((always_inline)) {
         constexpr int P = decltype(tile)::value;
         vf acc[P];
         UNROLL(P, p) acc[p] = accumulate ? ld(out + (z + p) * V) : splat(first); END
@@ -135,23 +135,33 @@ inline void conv_any_dx(const Op& op) {
     });
 }
 
+// Whole images side by side where they fit the cache: a weight's sum over the lanes is then made once for all of them.
+inline int images_together(const Windows2& g, int blocks) {
+    const long most = STRIP_BYTES / (4L * static_cast<long>(g.floats()));
+    return g.bands > 1 || most < 1 ? 1 : most < blocks ? static_cast<int>(most) : blocks;
+}
+
 inline void conv_any_dw(const Op& op) {
     const Windows2 g = windows(op);
     const Csr& m = op.layer->updated;
     const GradSource ds{op.g, op.n, op.o, op.ho * op.wo};
+    const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
+    const int together = images_together(g, blocks_of(op.n)), items = blocks_of(op.n) * g.bands;
+    const long gap = static_cast<long>(g.floats()), dgap = static_cast<long>(g.band) * g.wo * V;
     parallel(op.o, 1.0 * m.n * op.kh * op.kw * op.ho * op.wo * blocks_of(op.n), [&](long first, long last) {
-        float* x = scratch_a.get(g.floats());
-        float* d = scratch_b.get(static_cast<std::size_t>(g.band) * g.wo * V);
-        for (int item = 0; item < blocks_of(op.n) * g.bands; item++) {
-            const int nb = item / g.bands, b = item % g.bands, count = g.outputs(b);
-            g.pack(ViewSource{op.a, op.n, op.c, op.h * op.w}, nb, b, x);
+        float* x = scratch_a.get(gap * together);
+        float* d = scratch_b.get(dgap * together);
+        for (int item = 0; item < items; item += together) {
+            const int b = item % g.bands, count = g.outputs(b), images = items - item < together ? items - item : together;
+            for (int i = 0; i < images; i++) g.pack(xs, (item + i) / g.bands, b, x + i * gap);
             for (int o = static_cast<int>(first); o < last; o++) {
                 if (m.rowptr[o] == m.rowptr[o + 1]) continue;
-                ds.row(d, nb, o, static_cast<long>(b) * g.band * g.wo, count * g.wo, 1);
+                for (int i = 0; i < images; i++)
+                    ds.row(d + i * dgap, (item + i) / g.bands, o, static_cast<long>(b) * g.band * g.wo, count * g.wo, 1);
                 for (int k = m.rowptr[o]; k < m.rowptr[o + 1]; k++) {
                     const float* from = x + (first_input(op, o) + m.col[k]) * g.rows(count) * g.pitch;
-                    kernel_gradient({from, d, g.pitch, static_cast<long>(g.wo) * V, count, g.wo, g.sh, g.sw}, g.kh, g.kw,
-                                    m.w + static_cast<long>(g.kh) * g.kw * (op.layer->dense_grad ? m.index[k] : k));
+                    kernel_gradient({from, d, g.pitch, static_cast<long>(g.wo) * V, count, g.wo, g.sh, g.sw, images, gap, dgap},
+                                    g.kh, g.kw, m.w + static_cast<long>(g.kh) * g.kw * (op.layer->dense_grad ? m.index[k] : k));
                 }
             }
         }

@@ -7,11 +7,17 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+constexpr int FETCHED = 96;  // vectors that are on their way from memory, where they come by few
+
+// So many channels of `count` vectors ahead memory is asked, that it has answered when their turn comes.
+inline int channels_ahead(int count) { return count <= 24 ? FETCHED / count : 1; }
+
 // `count` output pixels from p0 on → dst [.][count][V], of the listed channels only; inputs are `stride` apart.
 template <class Source>
 inline void pack_pixels(const Source& s, int nb, const Channels& list, int p0, int count, int wo, int w, int stride, float* dst) {
+    const std::size_t further = channels_ahead(count);
     for (std::size_t i = 0; i < list.size(); i++) {
-        const int ch = list[i], ahead = i + 1 < list.size() ? list[i + 1] - ch : 0;
+        const int ch = list[i], ahead = i + further < list.size() ? list[i + further] - ch : 0;
         float* to = dst + static_cast<long>(ch) * count * V;
         if (stride == 1) {
             s.row(to, nb, ch, p0, count, 1, ahead);
@@ -238,8 +244,12 @@ EDGECL_INLINE void outer_group(const float* d, const float* x, long plane, int c
         UNROLL(B, i) g[i] = ld(r[i] + p * V); END
         UNROLL(C, j) const vf v = ld(c[j] + p * V); UNROLL(B, i) a[j * B + i] += g[i] * v; END END
     }
-    constexpr int fours = C * B / 4;
-    UNROLL(fours, i) add_sums(a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], out + 4 * i); END
+    constexpr int eights = C * B / 8, fours = C * B / 4;
+    UNROLL(eights, i) add_sums8(a + 8 * i, out + 8 * i); END
+    UNROLL(fours - 2 * eights, j)
+        constexpr int i = 2 * eights + j;
+        add_sums(a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], out + 4 * i);
+    END
     UNROLL(C * B - 4 * fours, i) out[4 * fours + i] += sum(a[4 * fours + i]); END
 }
 

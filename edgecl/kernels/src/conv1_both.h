@@ -34,12 +34,19 @@ struct Reduction {
 
     void begin() { if (on()) std::memset(acc, 0, sizeof(float) * op.c * 2 * V); }
 
-    void add(int nb, int p0, int count) {
-        for (int c = 0; on() && c < op.c; c++) {
-            if (!live[c]) continue;
+    // Of `count` pixels from p0 on, the inputs; those of `reads` go to x [C][count][V] as they are read, at the same time.
+    void add(int nb, int p0, int count, const uint8_t* reads, float* x) {
+        const ViewSource xs{op.a, op.n, op.c, op.h * op.w};
+        const long next = static_cast<long>(op.h) * op.w * channels_ahead(count) * V;
+        for (int c = 0; c < op.c; c++) {
             const long at = ((static_cast<long>(nb) * op.c + c) * op.h * op.w + p0) * V;
-            add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, count, static_cast<long>(op.h) * op.w * V,
-                       reinterpret_cast<vf*>(acc + c * 2 * V));
+            const cell* from = cells(op.a.x) + at;
+            float* to = x + static_cast<long>(c) * count * V;
+            vf* sums = reinterpret_cast<vf*>(acc + c * 2 * V);
+            const bool together = live[c] && reads[c] && op.a.scale[c] != 0;
+            if (together) add_reduce<true>(op.a, *op.norm, c, op.out + at, from, count, next, sums, to, lanes_of(op.n, nb));
+            if (!together && live[c]) add_reduce(op.a, *op.norm, c, op.out + at, from, count, next, sums);
+            if (!together && reads[c]) xs.row(to, nb, c, p0, count, 1, channels_ahead(count));
         }
     }
 
@@ -58,19 +65,19 @@ struct Reduction {
 // What both gradients read and write: channels that a live weight, or one whose gradient is wanted, connects.
 struct Reach {
     Channels inputs, outputs;
-    Used fed;  // inputs that have a gradient
+    Used read, fed;  // inputs that a weight's gradient asks for; that have a gradient
 
-    explicit Reach(const Op& op) : fed(op.c) {
+    explicit Reach(const Op& op) : read(op.c), fed(op.c) {
         const Layer& l = *op.layer;
-        Used in(op.c), out(op.o);
+        Used out(op.o);
         const bool all = l.updated.n == static_cast<long>(op.o) * l.inputs;
-        if (all) in.all(), out.all();
-        else in.columns(l.updated, l.updated_unit), out.rows(l.updated, l.updated_unit);
+        if (all) read.all(), out.all();
+        else read.columns(l.updated, l.updated_unit), out.rows(l.updated, l.updated_unit);
         if (l.full || op.accumulate) fed.all();
         else fed.rows(l.backward, l.unit);
         if (l.full) out.all();
         else out.columns(l.backward, l.unit);
-        inputs = in.list(), outputs = out.list();
+        inputs = read.list(), outputs = out.list();
     }
 };
 
@@ -103,8 +110,8 @@ inline void conv1_both(const Op& op) {
             if (p0 == 0) reduction.begin();
             pack_pixels(ds, nb, reach.outputs, p0, count, op.wo, op.wo, 1, d);
             inputs1_of(op, d, count, t, nb, p0);
-            reduction.add(nb, p0, count);
-            pack_pixels(xs, nb, reach.inputs, p0, count, op.wo, op.w, op.sh, x);
+            if (reduces) reduction.add(nb, p0, count, reach.read.flags.data(), x);
+            else pack_pixels(xs, nb, reach.inputs, p0, count, op.wo, op.w, op.sh, x);
             weights1_of(op, l, d, x, count);
             if (p0 + count == pixels) reduction.end(nb);
         }

@@ -8,8 +8,6 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
-constexpr long STRIP_BYTES = 448 * 1024;  // of packed input that should stay in a core's L2 cache
-
 // Whether a corner tile's packed input (r, c) can be other than 0.
 template <int CORNER> constexpr bool inside(int r, int c) {
     return CORNER < 0 || (r != (CORNER / 2 ? 5 : 0) && c != (CORNER % 2 ? 5 : 0));
@@ -114,10 +112,10 @@ inline bool shares_gradient(const Layer& l, long items) {
     return threads() == 1 || (!l.dense_grad && (items % threads() == 0 || items >= 4L * threads()));
 }
 
-constexpr long BOTH_BYTES = 512 * 1024;  // of packed inputs and gradients together
+constexpr long BOTH_BYTES = 704 * 1024;  // of packed inputs and gradients together
 
 template <Geometry G> long both_bytes(const Op& op, int group) {
-    return 4L * V * (op.c + op.o) * Shape33<G>::rows * Shape33<G>::cols(group);
+    return 4L * V * (op.c * 16L * group + static_cast<long>(op.o) * Shape33<G>::rows * Shape33<G>::cols(group));
 }
 
 inline double both_work(const Op& op) {

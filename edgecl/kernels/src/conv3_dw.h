@@ -22,6 +22,11 @@ template <int S, int R, int OFF, int CORNER = -1> EDGECL_INLINE void correlate33
     END
 }
 
+EDGECL_INLINE void add_nine(const vf* a, float* out) {
+    add_sums8(a, out);
+    out[8] += sum(a[8]);
+}
+
 template <Geometry G>
 EDGECL_INLINE void row_of_kernels(const float* strip, long plane, long pitch, const float* d, long row, long next, int group,
                                   const Layer& l, int o, int h, int w, int y, int x) {  // d: rows `row`, tiles `next` apart
@@ -41,10 +46,42 @@ EDGECL_INLINE void row_of_kernels(const float* strip, long plane, long pitch, co
                 });
             else correlate33<Sh::S, Sh::rows, G == WHOLE>(at, pitch, tile, a);
         }
-        float* out = m.w + 9L * (l.dense_grad ? m.index[k] : k);
-        add_sums(a[0], a[1], a[2], a[3], out);
-        add_sums(a[4], a[5], a[6], a[7], out + 4);
-        out[8] += sum(a[8]);
+        add_nine(a, m.w + 9L * (l.dense_grad ? m.index[k] : k));
+    }
+}
+
+// The kernels of output channel o over `group` tiles: gradients d with a halo, inputs x [C][4][4 · group] without one, so that
+// what only one kernel of the row reads is 16 vectors a tile and not 36. Two sums a tap, of a tile's upper and lower half:
+// half as many multiply-adds wait for the one before.
+template <int CORNER, int FROM> EDGECL_INLINE void correlate33_half(const float* d, long pitch, const float* x, long row, vf* a) {
+    vf tile[8];
+    UNROLL(8, i) tile[i] = ld(x + (FROM + i / 4) * row + i % 4 * V); END
+    UNROLL(4, r) UNROLL(6, c)
+        if constexpr (inside<CORNER>(r + FROM, c)) {
+            const vf v = ld(d + (r + FROM) * pitch + c * V);
+            UNROLL(3, i) UNROLL(3, j)
+                constexpr int y = r - i, z = c - j;
+                if constexpr (y >= 0 && y < 2 && z >= 0 && z < 4) a[8 - i * 3 - j] += v * tile[y * 4 + z];
+            END END
+        }
+    END END
+}
+
+EDGECL_INLINE void row_of_turned(const float* x, const float* d, long pitch, int group, const Layer& l, int o, const Op& op,
+                                 int y, int z) {
+    const Csr& m = l.updated;
+    const long row = 4L * group * V;
+    for (int k = m.rowptr[o]; k < m.rowptr[o + 1]; k++) {
+        vf a[9], b[9];
+        UNROLL(9, i) a[i] = b[i] = vf{}; END
+        const float* tile = x + m.col[k] * 4 * row;
+        for (int t = 0; t < group; t++)
+            by_corner(op.h, op.w, y, z + 4 * t, [&](auto corner) __attribute__((always_inline)) {
+                correlate33_half<decltype(corner)::value, 0>(d + 4L * t * V, pitch, tile + 4L * t * V, row, a);
+                correlate33_half<decltype(corner)::value, 2>(d + 4L * t * V, pitch, tile + 4L * t * V, row, b);
+            });
+        UNROLL(9, i) a[i] += b[i]; END
+        add_nine(a, m.w + 9L * (l.dense_grad ? m.index[k] : k));
     }
 }
 
@@ -104,10 +141,11 @@ template <Geometry G> void both(const Op& op) {
                 for (int c = 0; c < op.c; c++)
                     for (int i = 0; i < group; i++)
                         one_tile<G>(d + 4L * i * V, plane, pitch, l.backward, t, c, nb, y * 4, (z + i) * 4, ty);
-                pack_window(xs, nb, op.c, op.h, op.w, y0, x0, Sh::rows, cols, x);
-                const float* inner = d - Sh::origin * (pitch + V);
-                for (int o = 0; o < op.o; o++)
-                    row_of_kernels<G>(x, plane, pitch, inner + o * plane, pitch, 4 * V, group, l, o, op.h, op.w, 4 * y, 4 * z);
+                pack_window(xs, nb, op.c, op.h, op.w, 4 * y, 4 * z, 4, 4 * group, x);
+                for (int o = 0; o < op.o; o++) {
+                    if constexpr (G == UNIT) row_of_turned(x, d + o * plane, pitch, group, l, o, op, 4 * y, 4 * z);
+                    else row_of_kernels<G>(x, plane, pitch, d + o * plane, pitch, 4 * V, group, l, o, op.h, op.w, 4 * y, 4 * z);
+                }
             }
     });
 }
@@ -129,7 +167,8 @@ template <Geometry G> void both_of(const Op& op) {
 inline void conv3_both(const Op& op) {
     const bool whole = op.h == 4 && op.w == 4, mixed = op.layer->unit != op.layer->updated_unit;  // mixed: all gradients wanted
     const bool shared = shares_gradient(*op.layer, static_cast<long>(blocks_of(op.n)) * ((op.h + 3) / 4));
-    if (mixed || !shared || op.sh != 1 || (whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, 1)) > BOTH_BYTES) {
+    const long least = whole ? both_bytes<WHOLE>(op, 1) : both_bytes<UNIT>(op, op.w > 4 ? 2 : 1);  // of one tile: too much halo
+    if (mixed || !shared || op.sh != 1 || least > BOTH_BYTES) {
         conv3_dw(op);
         conv3_dx(op);
     } else if (whole) {

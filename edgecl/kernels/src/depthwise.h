@@ -111,14 +111,15 @@ struct Backward {  // of depthwise kernels: shapes, and a thread's scratch plane
     Window1 in{op};
     Window1Back g{op};
     float* x = scratch_a.get(in.floats() + op.kh * op.kw);
-    float* wide = scratch_b.get(g.floats() + static_cast<std::size_t>(op.ho) * op.wo * V);
+    float* wide = scratch_b.get(g.floats() + (static_cast<std::size_t>(op.ho) * op.wo + static_cast<std::size_t>(op.h) * op.w) * V);
+    float* plane = wide + g.floats() + static_cast<std::size_t>(op.ho) * op.wo * V;  // where one too large for a cache is made
 
     void input(int c, const PackedGrad& d, float* out) {
         const float* k = kernel_of(op, c);
         float* turned = x + in.floats();
         if (k) turn(k, op.kh * op.kw, turned);
         slide(d.wide, g.pitch, 1, 1, op.kh, op.kw, k ? turned : nullptr, 0.f, op.accumulate != 0, op.h, op.w, out,
-              static_cast<long>(op.h) * op.w);
+              out == plane ? 0 : static_cast<long>(op.h) * op.w);
     }
 
     void weights(int nb, int c, const PackedGrad& d) {
@@ -143,7 +144,7 @@ template <bool DX> bool passes_over(const Op& op, int nb, int c) {
 // The gradients that are asked for: of the input, of the weights; with `norm` also that of the batch norm before it.
 template <bool DX, bool DW> void depthwise_back(const Op& op) {
     const int hw = op.h * op.w;
-    const bool reduces = DX && op.norm;
+    const bool reduces = DX && op.norm, far = DX && !op.accumulate && is_far(static_cast<long>(blocks_of(op.n)) * op.c * hw / 2);
     parallel(op.c, 2 * depthwise_work(op), [&](long first, long last) {
         Backward b{op};
         std::vector<double> sums(static_cast<std::size_t>(2 * (last - first)));
@@ -152,14 +153,17 @@ template <bool DX, bool DW> void depthwise_back(const Op& op) {
                 if (passes_over<DX>(op, nb, c)) continue;
                 const long at = (static_cast<long>(nb) * op.c + c) * hw * V;
                 const PackedGrad d = pack_grad(op, nb, c, b.g, b.wide);
-                if (DX) b.input(c, d, op.out + at);
+                float* out = far ? b.plane : op.out + at;
+                if (DX) b.input(c, d, out);
                 if (reduces) {
                     vf acc[2] = {};
-                    add_reduce(op.a, *op.norm, c, op.out + at, cells(op.a.x) + at, hw, 0, acc);
+                    add_reduce(op.a, *op.norm, c, out, cells(op.a.x) + at, hw, 0, acc);
                     for (int i : {0, 1}) sums[2 * (c - first) + i] += sum(keep(acc[i], lanes_of(op.n, nb)));
                 }
+                if (far) stream_out(out, hw, op.out + at);
                 if (DW) b.weights(nb, c, d);
             }
+        if (far) streamed();
         for (int c = static_cast<int>(first); reduces && c < last; c++) {
             if (op.g.s && blocked(op.g.k, c)) block(*op.norm, c);
             else finish_reduce(*op.norm, c, sums[2 * (c - first)], sums[2 * (c - first) + 1], static_cast<double>(op.n) * hw);

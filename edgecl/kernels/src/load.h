@@ -7,6 +7,8 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
+constexpr long STRIP_BYTES = 448 * 1024;  // of packed input that should stay in a core's L2 cache
+
 EDGECL_INLINE bool blocked(const float* k, int c) { return k[4L * c] == 0 && k[4L * c + 1] == 0 && k[4L * c + 2] == 0; }
 
 EDGECL_INLINE float upper(float hi) { return hi > 0 ? hi : std::numeric_limits<float>::infinity(); }

@@ -98,8 +98,10 @@ inline void block(const Norm& b, int c) {
 
 // Adds to acc[2] Σ dz and Σ dz (x − mean) of `count` vectors of channel c: x as stored, read through the view v and batch
 // norm b, what is read next being `next` floats on; dx the gradient of what is read. Where the producer of dx makes these sums,
-// norm_reduce has nothing left to do.
-inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const cell* x, int count, long next, vf* acc) {
+// norm_reduce has nothing left to do. With PACK what is read through the view goes to `to`, 0 in lanes that are not `lanes`.
+template <bool PACK = false>
+inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, const cell* x, int count, long next, vf* acc,
+                       float* to = nullptr, vi lanes = vi{}) {
     const vf mean = splat(b.mean[c]), scale = splat(v.scale[c]), shift = splat(v.shift[c]);
     const vf lo = splat(v.relu ? 0.f : -std::numeric_limits<float>::infinity()), hi = splat(upper(v.relu ? v.hi : 0.f));
     vf a[4] = {acc[0]}, e[4] = {acc[1]};
@@ -109,6 +111,7 @@ inline void add_reduce(const View& v, const Norm& b, int c, const float* dx, con
         const vf d = (y <= lo) | (y >= hi) ? vf{} : ld(dx + static_cast<long>(p) * V);
         a[i] += d;
         e[i] += d * (z - mean);
+        if (PACK) st(to + static_cast<long>(p) * V, keep(clamp(y, lo, hi), lanes));
     });
     acc[0] = all_four(a);
     acc[1] = all_four(e);

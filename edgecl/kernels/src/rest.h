@@ -6,16 +6,24 @@
 namespace edgecl {
 namespace EDGECL_NS {
 
-constexpr int AHEAD = 24;  // kernels to fetch ahead: live ones lie scattered
+constexpr int PACKED = 32;  // numbers of a sample at a time
+
+// Kernels to fetch ahead: live ones lie scattered.
+constexpr int ahead_of(int taps) { return taps == 1 ? 192 : 24; }
 
 template <class T> void pack_into(const Op& op, T* out) {
     const long size = static_cast<long>(op.c) * op.h * op.w;
-    vf room{};
-    for (long i = 0; i < blocks_of(op.n) * size * V; i++) {
-        const long nb = i / (size * V), at = i / V % size, n = nb * V + i % V;
-        room[i % V] = n < op.n ? op.host[n * size + at] : 0.f;
-        if (i % V == V - 1) st(out + i - i % V, room);
-    }
+    float room[PACKED * V] __attribute__((aligned(64)));
+    for (long nb = 0; nb < blocks_of(op.n); nb++)
+        for (long at = 0; at < size; at += PACKED) {
+            const int count = static_cast<int>(size - at < PACKED ? size - at : PACKED);
+            for (int v = 0; v < V; v++) {
+                const float* from = op.host + (nb * V + v) * size + at;
+                const bool is_sample = nb * V + v < op.n;
+                for (int i = 0; i < count; i++) room[i * V + v] = is_sample ? from[i] : 0.f;
+            }
+            for (int i = 0; i < count; i++) st(out + (nb * size + at + i) * V, ld(room + i * V));
+        }
 }
 
 inline void pack(const Op& op) {  // host → out
@@ -69,14 +77,36 @@ inline void store_grad(const Op& op) {
     });
 }
 
-// Weights of the live kernels in the order they are read; turned by half a circle where `flag` says so.
-inline void gather(const Csr& m, const float* w, int taps, bool turned) {
+// f(integral constant) for the numbers of taps that most layers have; 0 stands for any other.
+template <class F> EDGECL_INLINE void by_taps(int taps, F&& f) {
+    if (taps == 9) f(std::integral_constant<int, 9>{});
+    else if (taps == 1) f(std::integral_constant<int, 1>{});
+    else f(std::integral_constant<int, 0>{});
+}
+
+// The kernel of `taps` weights at p will soon be used: it may lie across two cache lines.
+template <int WRITE> EDGECL_INLINE void fetch(const float* p, int taps) {
+    __builtin_prefetch(p, WRITE);
+    if (taps > 1) __builtin_prefetch(p + taps - 1, WRITE);
+}
+
+template <int T, bool TURNED> inline void gather_kernels(const Csr& m, const float* w, int any) {
+    const int taps = T ? T : any;
     for (int k = 0; k < m.n; k++) {
-        if (k + AHEAD < m.n) __builtin_prefetch(w + static_cast<long>(m.index[k + AHEAD]) * taps);
+        if (k + ahead_of(T) < m.n) fetch<0>(w + static_cast<long>(m.index[k + ahead_of(T)]) * taps, taps);
         const float* from = w + static_cast<long>(m.index[k]) * taps;
         float* to = m.w + static_cast<long>(k) * taps;
-        for (int t = 0; t < taps; t++) to[t] = from[turned ? taps - 1 - t : t];
+        if constexpr (T && !TURNED) std::memcpy(to, from, sizeof(float) * T);
+        else for (int t = 0; t < taps; t++) to[t] = from[TURNED ? taps - 1 - t : t];
     }
+}
+
+// Weights of the live kernels in the order they are read; turned by half a circle where `flag` says so.
+inline void gather(const Csr& m, const float* w, int taps, bool turned) {
+    by_taps(taps, [&](auto t) {
+        if (turned) gather_kernels<decltype(t)::value, true>(m, w, taps);
+        else gather_kernels<decltype(t)::value, false>(m, w, taps);
+    });
 }
 
 inline void gather(const Op& op) {  // forward: out of all weights; backward: out of the forward list
@@ -92,20 +122,41 @@ EDGECL_INLINE void update(const Op& op, float& w, float* v, float g) {
     w -= op.rate * g;
 }
 
-inline void sgd(const Op& op) {
-    const Layer& l = *op.layer;
+// Of whole kernels without momentum: what is read is read before anything is written, so that taps are updated side by side.
+template <int T> inline void sgd_kernels(const Op& op, const Layer& l) {
+    const Csr& m = l.updated;
+    for (int k = 0; k < m.n; k++) {
+        if (k + ahead_of(T) < m.n) fetch<1>(l.w + static_cast<long>(m.index[k + ahead_of(T)]) * T, T);
+        const long at = static_cast<long>(m.index[k]) * T;
+        float g[T], w[T];
+        std::memcpy(g, m.w + (l.dense_grad ? at : static_cast<long>(k) * T), sizeof g);
+        std::memcpy(w, l.w + at, sizeof w);
+        for (int t = 0; t < T; t++) update(op, w[t], nullptr, g[t]);
+        std::memcpy(l.w + at, w, sizeof w);
+    }
+}
+
+inline void sgd_any(const Op& op, const Layer& l) {
     const Csr& m = l.updated;
     for (int k = 0; k < m.n; k++) {
         const long at = static_cast<long>(m.index[k]) * l.taps;
-        if (k + AHEAD < m.n) {
-            const long next = static_cast<long>(m.index[k + AHEAD]) * l.taps;
-            __builtin_prefetch(l.w + next, 1);
-            if (l.v) __builtin_prefetch(l.v + next, 1);
+        if (k + ahead_of(0) < m.n) {
+            const long next = static_cast<long>(m.index[k + ahead_of(0)]) * l.taps;
+            fetch<1>(l.w + next, l.taps);
+            if (l.v) fetch<1>(l.v + next, l.taps);
         }
         const float* g = m.w + (l.dense_grad ? at : static_cast<long>(k) * l.taps);
         for (int t = 0; t < l.taps; t++)
             if (!l.fine || l.fine[at + t]) update(op, l.w[at + t], l.v ? l.v + at + t : nullptr, g[t]);
     }
+}
+
+inline void sgd(const Op& op) {
+    const Layer& l = *op.layer;
+    by_taps(l.fine || l.v ? 0 : l.taps, [&](auto t) {
+        if constexpr (decltype(t)::value) sgd_kernels<decltype(t)::value>(op, l);
+        else sgd_any(op, l);
+    });
 }
 
 inline void sgd_flat(const Op& op) {  // out: weights, stats: momentum or null, host: gradient

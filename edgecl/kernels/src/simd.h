@@ -89,6 +89,34 @@ EDGECL_INLINE void add_sums(vf a, vf b, vf c, vf d, float* out) {
     std::memcpy(out, &o, sizeof o);
 }
 
+// Sums of eight vectors, added to out[0..7].
+EDGECL_INLINE void add_sums8(const vf* a, float* out) {
+#if EDGECL_V == 16
+#define BOTH(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+    vf half[4], quarter[2];  // of each vector, side by side
+    UNROLL(4, i)
+        half[i] = BOTH(a[2 * i], a[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                  BOTH(a[2 * i], a[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    END
+    UNROLL(2, i)
+        quarter[i] = BOTH(half[2 * i], half[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                     BOTH(half[2 * i], half[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    END
+    vf two = BOTH(quarter[0], quarter[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+             BOTH(quarter[0], quarter[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    two += BOTH(two, two, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    const auto found = BOTH(two, two, 0, 4, 8, 12, 1, 5, 9, 13);
+#undef BOTH
+    float __attribute__((vector_size(32))) o;
+    std::memcpy(&o, out, sizeof o);
+    o += found;
+    std::memcpy(out, &o, sizeof o);
+#else
+    add_sums(a[0], a[1], a[2], a[3], out);
+    add_sums(a[4], a[5], a[6], a[7], out + 4);
+#endif
+}
+
 // All bits of the lanes of block `nb` that hold one of n samples.
 EDGECL_INLINE vi lanes_of(int n, int nb) {
     vi lane{};
