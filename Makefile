@@ -1,4 +1,4 @@
-.PHONY: demo test lint wheels sanitize arm soak
+.PHONY: demo test lint wheels sanitize arm soak bundles
 
 # The main job on real data: five tasks of two digits each, at a 23rd of the dense cost, beside the dense run.
 demo:
@@ -25,3 +25,7 @@ arm:
 # Ten minutes of damaged and forged bundles, which the reader has to refuse; the record goes to build/.
 soak:
 	mkdir -p build && python tools/fuzz_bundle --seconds 600 -o build/soak-bundle.json
+
+# Installs without network: here, and on emulated Arm processors. Takes the wheels of `make wheels`.
+bundles:
+	PYTHON=python tools/test_bundle
