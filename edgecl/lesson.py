@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,12 +253,16 @@ def size_of(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
+ROOM = 64
+"""A calibration is for a classifier of a multiple of so many classes, which takes next to no time: new ones need no other."""
+
+
 def timed_like(base: Model) -> tuple[Config, Stream]:
     """What a calibration of this machine for lessons on `base` belongs to: measure.calibrate and measure.recall take it."""
     engine = {"name": "auto", "device": "cpu", "precision": "fp32", "storage": "fp32"}
     config = configs.merge(base.config, {"engine": engine, "device": "host", "budget": ""})
     if config.net.name in ZOO:
-        config = config.set("net.capacity", base.net.classes)
+        config = config.set("net.capacity", ROOM * ceil(base.net.classes / ROOM))
     one = Samples(np.zeros((1, *base.card.input), np.uint8), np.zeros(1, np.int64), np.zeros(1, np.int64))
     groups = (tuple(range(len(base.card.classes))),)
     stream = Stream(base.stream["name"], base.card.classes, groups, (Task(0, groups[0], one),), (one,), base.card.preprocess)
