@@ -26,7 +26,7 @@ from edgecl.ledger import Ledger
 from edgecl.memory import Reservoir
 from edgecl.model import Model, describe, net_entry, recorded_config
 from edgecl.nets import ZOO, Net, grown, with_room
-from edgecl.plan import Plan
+from edgecl.plan import Device, Plan
 from edgecl.runfolder import Metrics
 from edgecl.state import Setup, State
 from edgecl.timing import Clock
@@ -80,10 +80,16 @@ def prepare(
         *(k for k in configs.dotted(config.to_dict()) if k.startswith("mask.")),
     }
     work = replace(session.workload(stream), net=None if config.net.name in ZOO else net)
-    chosen = plan.make_plan(config, work, pinned, session.device(config, clock))
+    chosen = plan.make_plan(config, work, pinned, _without(base, session.device(config, clock)))
     if chosen.net != net:
         raise ConfigError(f"net {net.name}: a classifier for {net.classes} classes is built otherwise than it grows")
     return Prepared(chosen, stream, {"snapshot": base.card.snapshot, **tested})
+
+
+def _without(base: Model, here: Device) -> Device:
+    """What this process will hold once the base's arrays are let go of, which a caller does before the lesson is learned."""
+    passing = sum(a.nbytes for a in base.weights.values()) + (base.memory.nbytes if base.memory else 0)
+    return replace(here, resident=max(0, here.resident - passing))
 
 
 def _check_base(base: Model) -> None:
