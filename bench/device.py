@@ -28,7 +28,7 @@ from edgecl.types import Stream
 FULL = ("--data", "cifar10", "--budget", "23x", "--samples-per-class", "1000", "--epochs", "15", "--set", "memory.capacity=2000")
 QUICK = ("--data", "digits", "--budget", "5x", "--samples-per-class", "60", "--epochs", "5", "--set", "memory.capacity=200")
 TASKS = 5
-LESSON = "--set train.rate=0.01"
+LESSON = ""
 """How a lesson on the device departs from the host's schedule."""
 
 
@@ -61,13 +61,12 @@ def accuracy(place: str, files: dict[str, str], lessons: str, classes: int, *, n
 
 def taught(base: str, files: dict[str, str], out: Path, classes: int, *how: str) -> dict[str, Any]:
     """A lesson, and what the network then knows. Its memory is that of the process, which the budget holds."""
-    subprocess.run(
-        [sys.executable, "-m", "edgecl", "learn", base, "--input", files["train"], "--out", str(out), *how],
-        stdout=(log := (out.parent / f"{out.name}.jsonl").open("w")), check=True,
-    )  # fmt: skip
-    log.close()
-    events = [json.loads(line) for line in (out.parent / f"{out.name}.jsonl").read_text().splitlines()]
-    learned = next(e for e in events if e["event"] == "learned")
+    log = out.parent / f"{out.name}.jsonl"
+    if not log.exists() or '"saved"' not in log.read_text():
+        command = [sys.executable, "-m", "edgecl", "learn", base, "--input", files["train"], "--out", str(out), *how]
+        with log.open("w") as lines:
+            subprocess.run(command, stdout=lines, check=True)
+    learned = next(e for e in map(json.loads, log.read_text().splitlines()) if e["event"] == "learned")
     cost = {k: learned[k] for k in ("seconds", "peak_rss_bytes", "bytes_written")}
     return {"how": list(how), **accuracy(base, files, str(out), classes), **cost}
 
@@ -76,20 +75,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="digits, seconds")
     parser.add_argument("--data-root", default="", help="folder of the data sets")
-    parser.add_argument("--base", help="run folder of the known classes; trained if absent")
+    parser.add_argument("--work", help="keep the runs here: what is there already is not done again")
+    parser.add_argument("--no-host", action="store_true", help="leave out the lesson with the host's schedule")
     parser.add_argument("--whole", action="store_true", help="also train the stream without a cut, from the start")
     parser.add_argument("--lesson", default=LESSON, help="options of edgecl learn for the device, as one text")
     given = parser.parse_args()
     how = [*(QUICK if given.quick else FULL), "--data-root", given.data_root, "--set", "engine.threads=1"]
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        base = given.base or str(folder / "base")
+        folder = Path(given.work or made)
+        base = str(folder / "base")
         if not Path(base, "config.yaml").exists():
             edgecl("train", *how, "--set", f"data.tasks={TASKS - 1}", "--set", "net.capacity=10", "--run", base)
-        print(json.dumps(measured(base, how, folder, shlex.split(given.lesson), whole=given.whole)))
+        print(json.dumps(measured(base, how, folder, shlex.split(given.lesson), whole=given.whole, host=not given.no_host)))
 
 
-def measured(base: str, how: list[str], folder: Path, options: list[str], *, whole: bool) -> dict[str, Any]:
+def measured(base: str, how: list[str], folder: Path, options: list[str], *, whole: bool, host: bool) -> dict[str, Any]:
     config = session.recorded_config(Path(base)).set("data.tasks", 0)
     config = config.set("data.root", how[how.index("--data-root") + 1])
     stream = session.read_stream(config)
@@ -97,15 +97,8 @@ def measured(base: str, how: list[str], folder: Path, options: list[str], *, who
     budget = ("--budget", "256MB")
     before = accuracy(base, files, str(folder / "none"), classes, new=False)["old"]
     device = taught(base, files, folder / "device", classes, *budget, *options)
-    host = taught(base, files, folder / "host", classes)
-    unbroken = None
-    if whole:
-        pinned = {k: configs.get(config, k) for k in ("net.width", "mask.sparsity")}
-        sets = [part for key, value in pinned.items() for part in ("--set", f"{key}={value}")]
-        edgecl(
-            "train", *[h for h in how if h not in ("--budget", "23x", "5x")], *same(config), *sets, "--run", str(folder / "whole")
-        )
-        unbroken = accuracy(str(folder / "whole"), files, str(folder / "none"), classes)
+    unchanged = taught(base, files, folder / "host", classes) if host else None
+    unbroken = uncut(config, how, files, folder, classes) if whole else None
     return {
         "what": "classes known, then two more taught by edgecl learn",
         "data": config.data.name,
@@ -114,17 +107,22 @@ def measured(base: str, how: list[str], folder: Path, options: list[str], *, who
         "old_before": before,
         "device": device,
         "forgot": before - device["old"],
-        "host": host,
+        "host": unchanged,
         "unbroken": unbroken,
         "cpu": environment.cpu_name(),
         "commit": environment.commit(),
     }
 
 
-def same(config: Any) -> list[str]:
-    """What a budget turned on in the base, for the run without a cut."""
-    keys = ("ddr.share", "dgm.share")
-    return [part for key in keys for part in ("--set", f"{key}={configs.get(config, key)}")]
+def uncut(config: Any, how: list[str], files: dict[str, str], folder: Path, classes: int) -> dict[str, float]:
+    """The stream learned without a cut, with what the budget chose for its first tasks."""
+    run = folder / "whole"
+    if not (run / "result.json").exists():
+        keys = ("net.width", "mask.sparsity", "ddr.share", "dgm.share")
+        sets = [part for key in keys for part in ("--set", f"{key}={configs.get(config, key)}")]
+        at = how.index("--budget")
+        edgecl("train", *how[:at], *how[at + 2 :], *sets, "--run", str(run))
+    return accuracy(str(run), files, str(folder / "none"), classes)
 
 
 if __name__ == "__main__":

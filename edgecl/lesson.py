@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from edgecl.ledger import Ledger
 from edgecl.memory import Reservoir
 from edgecl.model import Model, describe, net_entry, recorded_config
 from edgecl.nets import ZOO, Net, grown, with_room
-from edgecl.plan import Plan
+from edgecl.plan import Device, Plan
 from edgecl.runfolder import Metrics
 from edgecl.state import Setup, State
 from edgecl.timing import Clock
@@ -79,10 +80,16 @@ def prepare(
         *(k for k in configs.dotted(config.to_dict()) if k.startswith("mask.")),
     }
     work = replace(session.workload(stream), net=None if config.net.name in ZOO else net)
-    chosen = plan.make_plan(config, work, pinned, session.device(config, clock))
+    chosen = plan.make_plan(config, work, pinned, _without(base, session.device(config, clock)))
     if chosen.net != net:
         raise ConfigError(f"net {net.name}: a classifier for {net.classes} classes is built otherwise than it grows")
     return Prepared(chosen, stream, {"snapshot": base.card.snapshot, **tested})
+
+
+def _without(base: Model, here: Device) -> Device:
+    """What this process will hold once the base's arrays are let go of, which a caller does before the lesson is learned."""
+    passing = sum(a.nbytes for a in base.weights.values()) + (base.memory.nbytes if base.memory else 0)
+    return replace(here, resident=max(0, here.resident - passing))
 
 
 def _check_base(base: Model) -> None:
@@ -252,12 +259,16 @@ def size_of(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
+ROOM = 64
+"""A calibration is for a classifier of a multiple of so many classes, which takes next to no time: new ones need no other."""
+
+
 def timed_like(base: Model) -> tuple[Config, Stream]:
     """What a calibration of this machine for lessons on `base` belongs to: measure.calibrate and measure.recall take it."""
     engine = {"name": "auto", "device": "cpu", "precision": "fp32", "storage": "fp32"}
     config = configs.merge(base.config, {"engine": engine, "device": "host", "budget": ""})
     if config.net.name in ZOO:
-        config = config.set("net.capacity", base.net.classes)
+        config = config.set("net.capacity", ROOM * ceil(base.net.classes / ROOM))
     one = Samples(np.zeros((1, *base.card.input), np.uint8), np.zeros(1, np.int64), np.zeros(1, np.int64))
     groups = (tuple(range(len(base.card.classes))),)
     stream = Stream(base.stream["name"], base.card.classes, groups, (Task(0, groups[0], one),), (one,), base.card.preprocess)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from run_cases import SPARCL, begun, digits, events, finished, left_in, to_end
 
-from edgecl import lesson, session, store, taught
+from edgecl import lesson, measure, session, store, taught
 from edgecl.lesson import Labelled
 from edgecl.model import Model, open_model
 from edgecl.train import Stopped, train
@@ -229,3 +229,30 @@ def test_snapshots_at_most_once_in_so_many_seconds(tmp_path: Path) -> None:
     setup, state = begun(tmp_path / "run", "train.snapshot_seconds=1000000")
     to_end(setup, state)
     assert state.snapshots == len(setup.stream.tasks)  # one a task, and none between
+
+
+def test_a_lesson_of_one_class_is_told_from_the_rest(tmp_path: Path, base: Path) -> None:
+    one = replace(samples(), labels=["mug"] * 100)
+    chosen = lesson.prepare(open_model(base), one).plan.config
+    assert chosen.method == {**open_model(base).config.method, "class_mask": "seen"}
+    finished(tmp_path / "ace", *FIRST, "method=er_ace")
+    with pytest.raises(ConfigError, match="er_ace learns nothing from a lesson of one class"):
+        lesson.prepare(open_model(tmp_path / "ace"), one)
+
+
+def test_new_classes_need_no_new_calibration(tmp_path: Path, narrow: Path) -> None:
+    model = open_model(narrow)
+    lesson.begin(tmp_path / "lesson", model, lesson.prepare(model, replace(samples(), labels=["mug"] * 50 + ["cup"] * 50)))
+    grown = open_model(tmp_path / "lesson")
+    assert grown.net.classes > model.net.classes
+    assert measure.key(*lesson.timed_like(grown)) == measure.key(*lesson.timed_like(model))
+
+
+def test_a_frozen_prefix_stays_frozen(tmp_path: Path) -> None:
+    """It was to freeze after the first task, and that is learned."""
+    finished(tmp_path / "run", *FIRST, "freeze={until: pool1, after: 1}")
+    model = open_model(tmp_path / "run")
+    assert lesson.prepare(model, samples()).plan.config.freeze.after == 0
+    teach(tmp_path / "lesson", model, samples())
+    stem = next(iter(model.net.weights()))
+    np.testing.assert_array_equal(open_model(tmp_path / "lesson").weights[stem], model.weights[stem])
