@@ -1,4 +1,4 @@
-.PHONY: demo test lint wheels sanitize arm soak bundles
+.PHONY: demo test lint wheels sanitize arm soak bundles device
 
 # The main job on real data: five tasks of two digits each, at a 23rd of the dense cost, beside the dense run.
 demo:
@@ -29,3 +29,7 @@ soak:
 # Installs without network: here, and on emulated Arm processors. Takes the wheels of `make wheels`.
 bundles:
 	PYTHON=python tools/test_bundle
+
+# From a snapshot to an emulated Raspberry Pi, which predicts and learns. Takes the wheels of `make wheels`.
+device:
+	PYTHON=python tools/test_device

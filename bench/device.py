@@ -23,6 +23,7 @@ import numpy as np
 
 from edgecl import config as configs
 from edgecl import environment, session
+from edgecl.model import recorded_config
 from edgecl.types import Stream
 
 FULL = ("--data", "cifar10", "--budget", "23x", "--samples-per-class", "1000", "--epochs", "15", "--set", "memory.capacity=2000")
@@ -90,7 +91,7 @@ def main() -> None:
 
 
 def measured(base: str, how: list[str], folder: Path, options: list[str], *, whole: bool, host: bool) -> dict[str, Any]:
-    config = session.recorded_config(Path(base)).set("data.tasks", 0)
+    config = recorded_config(Path(base)).set("data.tasks", 0)
     config = config.set("data.root", how[how.index("--data-root") + 1])
     stream = session.read_stream(config)
     classes, files = len(stream.class_names), samples(stream, folder)

@@ -36,6 +36,7 @@ from edgecl import config as configs
 from edgecl import curate, environment, plan, schedule, session
 from edgecl.cli.clocks import clock_for
 from edgecl.config import Config
+from edgecl.model import recorded_config
 from edgecl.nets import Net
 from edgecl.nets.init import initial
 from edgecl.plan import Plan
@@ -177,7 +178,7 @@ def endless(short: Short) -> Callable[[], object]:
 def planned(args: argparse.Namespace) -> tuple[Plan, Stream]:
     """Of the run that is named, else of the budget, as `edgecl train` plans it with one thread."""
     if args.run:
-        config = session.recorded_config(Path(args.run))
+        config = recorded_config(Path(args.run))
         stream = session.read_stream(config)
         return plan.frozen(config, session.workload(stream), session.device(config, clock_for(config, stream))), stream
     wanted = {

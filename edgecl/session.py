@@ -19,8 +19,7 @@ from edgecl.engines import Engine, check_storage, make_engine, pick
 from edgecl.forecast import Workload, meter_of, method_of, simulate
 from edgecl.ledger import Ledger
 from edgecl.metrics import summary
-from edgecl.model import NET, begun_tasks, describe, net_entry, read_data
-from edgecl.model import recorded_config as recorded_config
+from edgecl.model import NET, begun_tasks, describe, net_entry, read_data, recorded_config
 from edgecl.nets import Net, beside
 from edgecl.plan import Device, Plan
 from edgecl.profiles import Figure

@@ -14,6 +14,7 @@ import yaml
 from run_cases import SPARCL, begun, configured, digits, finished, planned, ticks, to_end
 
 from edgecl import __version__, kernels, runfolder, session
+from edgecl.model import recorded_config
 from edgecl.types import ConfigError, DataError, StoreError
 
 # ---- config.yaml ----
@@ -49,7 +50,7 @@ def test_the_plan_is_frozen(tmp_path: Path) -> None:
     assert again.config == setup.config
     assert (again.plan.limit, again.plan.net, again.epochs) == (setup.plan.limit, setup.plan.net, setup.epochs)
     assert again.plan.ledger.state() == setup.plan.ledger.state()
-    assert session.recorded_config(tmp_path / "run") == setup.config
+    assert recorded_config(tmp_path / "run") == setup.config
 
 
 def test_more_can_be_recorded(tmp_path: Path) -> None:

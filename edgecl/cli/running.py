@@ -21,6 +21,7 @@ from edgecl.cli.progress import follow
 from edgecl.cli.signals import Stop
 from edgecl.config import Config
 from edgecl.forecast import method_of
+from edgecl.model import recorded_config
 from edgecl.profiles import load_profile
 from edgecl.state import Setup, State
 from edgecl.train import Stopped
@@ -53,7 +54,7 @@ def resume(folder: str, baseline: bool, console: Console | None) -> Outcome:
     run = Path(folder)
     baseline = baseline or runfolder.read_config(run).get("compare") == "dense" or (run / compare.FOLDER).exists()
     with runfolder.lock_run(run), Stop() as stop:
-        config = session.recorded_config(run)
+        config = recorded_config(run)
         if baseline:
             (run / compare.FOLDER).mkdir(exist_ok=True)  # the next --resume sees by it that one was asked for
         result = compare.result(run)
