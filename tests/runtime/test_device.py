@@ -58,12 +58,14 @@ def test_new_classes_are_learned_while_it_predicts(place: Path) -> None:
         after = device.predict(x[0])
         assert device.written >= sum(p.stat().st_size for p in snapshot.iterdir())
     assert before.id in seen
-    assert [e["number"] for e in said if e["event"] == "learned"] == [1, 2]
-    assert snapshot == place / "lessons" / "002" / "snapshots" / snapshot.name
+    numbers = [e["number"] for e in said if e["event"] == "learned"]
+    assert numbers in ([1, 2], [1])  # one, if all had come before the first began
+    lesson = place / "lessons" / f"{numbers[-1]:03d}"
+    assert snapshot == lesson / "snapshots" / snapshot.name
     assert (snapshot / "state.json").exists()
     with runtime.open(place) as again:  # what was learned is there again
         assert again.predict(x[0]) == after
-        assert again.card.snapshot == open_model(place / "lessons" / "002").card.snapshot
+        assert again.card.snapshot == open_model(lesson).card.snapshot
 
 
 def test_frames_come_as_pictures_and_paths(place: Path, tmp_path: Path) -> None:
