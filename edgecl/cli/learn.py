@@ -34,6 +34,7 @@ SOCKET = "socket:"
 @click.option("--lesson", metavar="N|TIME", help="Samples, or time (60s), that make a lesson. [all; of a socket 64]")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Of a lesson. [as the network was trained]")
 @click.option("--held-out", metavar="SOURCE", help="Labelled folder or .npz to test on. [the replay memory, and the lesson]")
+@click.option("--pub", metavar="KEY", help="Public key that signed PLACE, if that is a bundle file.")
 @click.option("--out", metavar="DIR", help="Folder of lessons. [PLACE/lessons]")
 @click.option("--serve", metavar="PATH", help="Answer predictions on this Unix socket meanwhile.")
 @click.option("--write-every", metavar="TIME", default="5min", help="Of training at least between two snapshots. [5min]")
@@ -41,11 +42,11 @@ SOCKET = "socket:"
 @click.option("--low", type=float, metavar="PERCENT", default=20.0, help="Pause at this charge of a battery. [20]")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of the lesson, such as train.rate=0.01.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the last line, as one JSON object.")
-def command(place: str, given: str, as_json: bool, **how: Any) -> None:
+def command(place: str, given: str, pub: str | None, as_json: bool, **how: Any) -> None:
     """Go on learning from labelled samples, new classes too, and keep predicting meanwhile.
 
-    PLACE is a run folder or an unpacked bundle. Prints what happens as lines of JSON; the last names the snapshot. Ctrl-C stops
-    with a snapshot, and the same command goes on from it.
+    PLACE is a run folder or a bundle, packed or not. Prints what happens as lines of JSON; the last names the snapshot. Ctrl-C
+    stops with a snapshot, and the same command goes on from it.
     """
     from edgecl.cli.errors import InterruptedRun
     from edgecl.cli.signals import Stop
@@ -56,8 +57,9 @@ def command(place: str, given: str, as_json: bool, **how: Any) -> None:
             print(json.dumps(event, allow_nan=False), flush=True)
 
     settings = _settings(given, how)
-    _time_machine(Path(place), how["out"], settings.budget)
-    with Stop() as stop, open_device(Path(place), out=how["out"], say=say, settings=settings) as device:
+    public = None if pub is None else Path(pub)
+    _time_machine(Path(place), public, how["out"], settings.budget)
+    with Stop() as stop, open_device(Path(place), public=public, out=how["out"], say=say, settings=settings) as device:
         if how["held_out"] is not None:
             device.test_on(_labelled(device, how["held_out"]))
         learned = _learn(device, given, how["serve"], stop)
@@ -66,7 +68,7 @@ def command(place: str, given: str, as_json: bool, **how: Any) -> None:
     print(json.dumps(learned, allow_nan=False))
 
 
-def _time_machine(place: Path, out: str | None, budget: str) -> None:
+def _time_machine(place: Path, public: Path | None, out: str | None, budget: str) -> None:
     """Calibrates this machine, in a process of its own, where a budget of time or energy needs it and nobody has.
 
     Raises BudgetError where that fails.
@@ -83,7 +85,7 @@ def _time_machine(place: Path, out: str | None, budget: str) -> None:
 
     if not budgets.parse(budget).timed:
         return
-    found = find(place)
+    found = find(place, public)
     run = lessons.newest(found, found.lessons if out is None else Path(out))
     if run is None or clock_for(open_model(run), budget) is not None:
         return

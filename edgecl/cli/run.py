@@ -22,6 +22,7 @@ Examples:
 @click.argument("place")
 @click.option("--input", "given", metavar="SOURCE", required=True, help="camera, camera:N, a folder, a picture, an .npz, or -.")
 @click.option("--runtime", metavar="NAME", default="auto", help="native, numpy, onnx or litert. [auto: by what is there]")
+@click.option("--pub", metavar="KEY", help="Public key that signed PLACE, if that is a bundle file.")
 @click.option("--lessons", metavar="DIR", help="Folder of what was learned here: the newest predicts. [PLACE/lessons]")
 @click.option("--top", type=click.IntRange(1), default=3, help="Classes that a line names. [3]")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many frames. [all]")
@@ -29,19 +30,28 @@ Examples:
 @click.option("--raw", is_flag=True, help="Standard input holds frames of C·H·W bytes, not lines of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the summary, as one JSON object.")
 def command(
-    place: str, given: str, runtime: str, lessons: str | None, top: int, limit: int | None, threads: int, raw: bool, as_json: bool
+    place: str,
+    given: str,
+    runtime: str,
+    pub: str | None,
+    lessons: str | None,
+    top: int,
+    limit: int | None,
+    threads: int,
+    raw: bool,
+    as_json: bool,
 ) -> None:
     """Predict what a camera, files or standard input show, as lines of JSON.
 
-    PLACE is a run folder, an unpacked bundle or an exported model; what `edgecl learn` taught it there counts. A summary with
-    latencies ends on standard error.
+    PLACE is a run folder, a bundle, packed or not, or an exported model; what `edgecl learn` taught it there counts. A
+    summary with latencies ends on standard error.
     """
     from edgecl.runtime.answers import Latency, stream
     from edgecl.runtime.device import newest_predictor
     from edgecl.runtime.place import find
     from edgecl.runtime.sources import open_source
 
-    found = find(Path(place))
+    found = find(Path(place), None if pub is None else Path(pub))
     predictor = newest_predictor(found, found.lessons if lessons is None else Path(lessons), runtime, threads)
     frames = open_source(predictor.card, given, sys.stdin.buffer, raw_frames=raw)
     latency = Latency()

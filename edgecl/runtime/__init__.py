@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open(place: Path | str, **options: Any) -> Device:
-    """The network of a run folder, an unpacked bundle or an exported model, ready to predict and to learn.
+    """The network of a run folder, a bundle (packed: with `public`) or an exported model, ready to predict and to learn.
 
     `options` are those of `device.open_device`. Raises StoreError where there is nothing to open, ConfigError that names an
     option or the extra that is missing.

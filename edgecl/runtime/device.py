@@ -41,6 +41,7 @@ def quiet(event: Mapping[str, Any]) -> None:
 def open_device(
     path: Path,
     *,
+    public: Path | None = None,
     runtime: str = "auto",
     threads: int = 0,
     out: Path | str | None = None,
@@ -50,8 +51,9 @@ def open_device(
 ) -> Device:
     """The network of a place, with the newest lesson that was learned there.
 
-    `runtime` and `threads` are the predictor's; `out` is the folder of lessons, in place of `lessons/` in the place; `say` gets
-    events as they happen, from the learning thread; all else are fields of `Settings`, such as `budget="10min,256MB"`, `size=64`.
+    `public` is the file of the key that signed it, where `path` is a bundle file; `runtime` and `threads` are the predictor's;
+    `out` is the folder of lessons, in place of `lessons/` in the place; `say` gets events as they happen, from the learning
+    thread; all else are fields of `Settings`, such as `budget="10min,256MB"`, `size=64`.
     Raises StoreError where there is nothing to open, ConfigError for a wrong option.
     """
     if settings is None:
@@ -59,7 +61,7 @@ def open_device(
         if unknown:
             raise ConfigError(f"runtime.open: unknown option {unknown[0]!r}; known: {', '.join(Settings.__dataclass_fields__)}")
         settings = Settings(**given)
-    place = find(path)
+    place = find(path, public)
     folder = place.lessons if out is None else Path(out)
     return Device(place, folder, newest_predictor(place, folder, runtime, threads), settings, say, threads)
 

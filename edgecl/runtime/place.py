@@ -1,4 +1,4 @@
-"""What can be opened on a device: a run folder, an unpacked bundle or slot, or an exported model file."""
+"""What can be opened on a device: a run folder, a bundle, packed or unpacked, a slot, or an exported model file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgecl.types import ConfigError, StoreError
 
 CARD, LEARNER, ONNX, TFLITE = "card.json", "learner", "model.onnx", "model.tflite"
 LESSONS = "lessons"
+BUNDLE = ".edgecl"
 CARD_BYTES = 1 << 20  # a card of ten thousand classes is a fifth of it
 
 
@@ -28,13 +29,18 @@ class Place(NamedTuple):
     @property
     def lessons(self) -> Path:
         """Where lessons learned here are kept, if no other folder is named."""
-        return (self.path if self.path.is_dir() else self.path.parent) / LESSONS
+        if self.path.is_dir():
+            return self.path / LESSONS
+        return self.path.with_suffix(f".{LESSONS}")  # beside the file: what is unpacked of a bundle stays as it was signed
 
 
-def find(path: Path) -> Place:
-    """Raises StoreError where nothing there can be opened, ConfigError for a card that is wrong."""
+def find(path: Path, public: Path | None = None) -> Place:
+    """`public` is the PEM file of the key that signed it, where `path` is a bundle file; that is checked, and unpacked beside it.
+
+    Raises StoreError where nothing there can be opened or a bundle does not hold, ConfigError for a card that is wrong.
+    """
     if path.is_file():
-        return _file(path)
+        return _bundle(path, public) if path.suffix == BUNDLE else _file(path)
     if not path.is_dir():
         raise StoreError(f"{path}: no such file or folder")
     learner = path if (path / CONFIG).exists() else _there(path / LEARNER)
@@ -44,9 +50,17 @@ def find(path: Path) -> Place:
     return found
 
 
+def _bundle(path: Path, public: Path | None) -> Place:
+    from edgecl.bundle import open_bundle  # here: other places need none of it
+
+    if public is None:
+        raise ConfigError(f"{path}: a bundle is opened with the key that signed it: --pub KEY.pub")
+    return find(open_bundle(path, public))._replace(path=path)
+
+
 def _file(path: Path) -> Place:
     if path.suffix not in (".onnx", ".tflite"):
-        raise StoreError(f"{path}: is neither a folder nor a model (.onnx, .tflite); unpack a bundle first")
+        raise StoreError(f"{path}: is neither a folder nor a model (.onnx, .tflite) nor a bundle ({BUNDLE})")
     onnx = path.suffix == ".onnx"
     return Place(path, None, path if onnx else None, None if onnx else path, _card(path.with_suffix(".card.json")))
 
