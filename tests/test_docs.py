@@ -313,3 +313,19 @@ def test_the_export_page_shows_the_bench() -> None:
         assert cells == [*ms, f"{row['int8']:.1f}×", f"{row['native']:.1f}×", f"{row['size']:.3f}", accuracy]
         assert row["int8"] >= 3
         assert row["size"] <= 0.27
+
+
+def test_the_readme_shows_the_whole_run() -> None:
+    """From the record: times, what FLOPs and accuracy came to."""
+    text = " ".join((ROOT / "README.md").read_text().split())
+    shown = text.partition("A whole run: ")[2].partition("A short run")[0]
+    r = json.loads((ROOT / "bench/records/c10-derpp-23x-whole-cpu/result.json").read_text())
+    dense = r["dense_seconds_predicted"]
+    for figure in (
+        f"{r['ratio']:.1f}× fewer FLOPs",
+        f"1 h {r['seconds'] / 60 - 60:.0f} min on one thread",
+        f"1 h {r['cpu_seconds'] / 60 - 60:.0f} min of CPU time",
+        f"{dense / 3600:.1f} h: {dense / r['seconds']:.1f}×, or {dense / r['cpu_seconds']:.1f}× by CPU time",
+        f"Class-IL {100 * r['class_il_accuracy']:.1f} %",
+    ):
+        assert figure in shown, figure
