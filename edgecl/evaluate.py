@@ -9,7 +9,7 @@ import numpy as np
 from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import Engine
 from edgecl.schedule import TESTED
-from edgecl.types import F32, Samples, Stream
+from edgecl.types import F32, U8, Pixels, Preprocess, Samples, Stream
 
 
 class Accuracy(NamedTuple):
@@ -29,11 +29,16 @@ def evaluate(engine: Engine, stream: Stream, group: int, seen: int) -> Accuracy:
 
 def predict(engine: Engine, stream: Stream, samples: Samples) -> F32:
     """Logits [N, K] of stored samples, without augmentation."""
-    pre, rows = stream.preprocess, []
-    for start in range(0, len(samples), TESTED):
-        x = engine.asarray(samples.x[start : start + TESTED])
-        crop = engine.asarray(center_crops(len(x), pre))
-        rows.append(engine.numpy(engine.predict(prepare(engine.xp, x, crop, pre))))
+    return logits_of(engine, samples.x, stream.preprocess)
+
+
+def logits_of(engine: Engine, x: U8 | Pixels, pre: Preprocess) -> F32:
+    """Logits [N, K] of samples as stored, uint8 [N, C, H, W], read a batch at a time."""
+    rows = []
+    for start in range(0, x.shape[0], TESTED):
+        part = engine.asarray(x[start : start + TESTED])
+        crop = engine.asarray(center_crops(len(part), pre))
+        rows.append(engine.numpy(engine.predict(prepare(engine.xp, part, crop, pre))))
     return np.concatenate(rows)
 
 

@@ -64,6 +64,15 @@ def replace_dir(tmp: Path, final: Path) -> None:
         sync(final.parent)
 
 
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes. Raises StoreError that names it where it is larger or can't be read."""
+    with naming(path), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise StoreError(f"{path}: has more than the {limit} bytes that are read of such a file")
+    return data
+
+
 def sha256(path: Path) -> str:
     """The hex digest of a file of any size. Raises StoreError."""
     digest = hashlib.sha256()

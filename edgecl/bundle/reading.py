@@ -96,7 +96,9 @@ def open_bundle(path: Path, public: Path, into: Path | None = None, machine: str
 
 def verify_folder(folder: Path, public: Path, machine: str = "", extra: Iterable[str] = ()) -> Head:
     """Checks an unpacked bundle as `verify` does the file. `extra` names what else may lie at its top, such as a venv."""
-    data, signature = (_bounded(folder / n, limit) for n, limit in ((MANIFEST, MANIFEST_BYTES), (SIGNATURE, SIGNATURE_BYTES)))
+    data, signature = (
+        files.read_bounded(folder / n, limit) for n, limit in ((MANIFEST, MANIFEST_BYTES), (SIGNATURE, SIGNATURE_BYTES))
+    )
     signatures.check(folder, public, data, signature)
     head = Head(manifests.decode(str(folder), data), data, signature, signatures.key_id(folder, signature))
     check_machine(folder, head.manifest.target, head.manifest.machine, machine)
@@ -111,15 +113,7 @@ def verify_folder(folder: Path, public: Path, machine: str = "", extra: Iterable
 
 def read_manifest(folder: Path) -> Manifest:
     """Of an unpacked bundle, on trust. Raises StoreError."""
-    return manifests.decode(str(folder), _bounded(folder / MANIFEST, MANIFEST_BYTES))
-
-
-def _bounded(path: Path, limit: int) -> bytes:
-    with files.naming(path), path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise StoreError(f"{path}: is larger than it may be ({limit} bytes)")
-    return data
+    return manifests.decode(str(folder), files.read_bounded(folder / MANIFEST, MANIFEST_BYTES))
 
 
 def _check_nothing_else(folder: Path, known: set[str], extra: set[str]) -> None:

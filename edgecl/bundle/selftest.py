@@ -6,7 +6,6 @@ for which it is no close call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,13 @@ import numpy as np
 
 from edgecl import files
 from edgecl.bundle.manifest import SAMPLES, Manifest, SelfTest
-from edgecl.card import Card
-from edgecl.data.augment import center_crops, prepare
+from edgecl.card import CARD_BYTES, Card
 from edgecl.engines import AUTO, make_engine, pick
+from edgecl.evaluate import logits_of
 from edgecl.model import Model, open_model
-from edgecl.types import F32, U8, ConfigError, StoreError
+from edgecl.types import F32, U8, StoreError
 
 LEARNER, CARD = "learner", "card.json"
-CARD_BYTES = 1 << 20
 MARGIN = 0.02  # of the logits' range, between the best class and the next
 
 
@@ -63,15 +61,7 @@ def check(folder: Path, manifest: Manifest) -> str:
 
 def read_card(folder: Path) -> Card:
     """card.json of an unpacked bundle. Raises StoreError or ConfigError that names it."""
-    path = folder / CARD
-    with files.naming(path), path.open("rb") as file:
-        data = file.read(CARD_BYTES + 1)
-    try:
-        if len(data) > CARD_BYTES:
-            raise ConfigError(f"more than {CARD_BYTES} bytes")
-        return Card.from_dict(json.loads(data))
-    except (ValueError, RecursionError, ConfigError) as e:
-        raise StoreError(f"{path}: {e}") from None
+    return Card.parse(str(folder / CARD), files.read_bounded(folder / CARD, CARD_BYTES))
 
 
 def _logits(model: Model, source: str, samples: Sequence[int]) -> F32:
@@ -84,11 +74,10 @@ def _logits(model: Model, source: str, samples: Sequence[int]) -> F32:
         x = model.memory.x[np.asarray(samples)]
     engine = make_engine(pick(AUTO).name, model.net, threads=1)
     engine.load(model.weights)
-    pre = model.card.preprocess
-    logits = engine.numpy(engine.predict(prepare(engine.xp, engine.asarray(x), engine.asarray(center_crops(len(x), pre)), pre)))
+    logits = logits_of(engine, x, model.card.preprocess)
     if not np.isfinite(logits).all():
         raise StoreError(f"{model.folder}: self-test: a logit is not a finite number")
-    return np.asarray(logits, np.float32)
+    return logits
 
 
 def pattern(shape: tuple[int, int, int], samples: Sequence[int]) -> U8:

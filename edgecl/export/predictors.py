@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import AUTO, make_engine, pick
+from edgecl.evaluate import logits_of
 from edgecl.model import Model
 from edgecl.types import F32, U8, ConfigError
 
@@ -23,14 +22,8 @@ def of_engine(model: Model) -> tuple[str, Predict]:
     name = pick(AUTO).name
     engine = make_engine(name, model.net, threads=1)
     engine.load({k: model.weights[k] for k in engine.held()})
-    pre, seen = replace(model.card.preprocess, pad=0, flip=False), list(model.card.seen)
-
-    def predict(x: U8) -> F32:
-        ready = prepare(engine.xp, engine.asarray(x), engine.asarray(center_crops(len(x), pre)), pre)
-        found: F32 = engine.numpy(engine.predict(ready))[:, seen]
-        return found
-
-    return name, lambda x: _by_parts(predict, x)
+    seen = list(model.card.seen)
+    return name, lambda x: logits_of(engine, x, model.card.preprocess)[:, seen]
 
 
 def of_onnx(data: bytes) -> Predict:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgecl import files
 from edgecl.card import Card
-from edgecl.runtime.place import read_bounded
 from edgecl.types import U8, ConfigError, DataError
 
 FILE_BYTES = 32 << 20  # of a picture's file
@@ -89,7 +89,7 @@ def _from_picture(card: Card, x: U8) -> U8:
 
 def from_file(card: Card, path: Path) -> U8:
     """A picture's file as the card's input. Raises StoreError, DataError."""
-    return decoded(card, read_bounded(path, FILE_BYTES), str(path))
+    return decoded(card, files.read_bounded(path, FILE_BYTES), str(path))
 
 
 def parse_line(card: Card, line: bytes, where: str) -> tuple[Frame | None, Mapping[str, Any]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from edgecl import files
-from edgecl.card import Card
+from edgecl.card import CARD_BYTES, Card
 from edgecl.runfolder import CONFIG
 from edgecl.types import ConfigError, StoreError
 
 CARD, LEARNER, ONNX, TFLITE = "card.json", "learner", "model.onnx", "model.tflite"
 LESSONS = "lessons"
 BUNDLE = ".edgecl"
-CARD_BYTES = 1 << 20  # a card of ten thousand classes is a fifth of it
 
 
 class Place(NamedTuple):
@@ -70,25 +68,4 @@ def _there(path: Path) -> Path | None:
 
 
 def _card(path: Path) -> Card | None:
-    return parse_card(str(path), read_bounded(path, CARD_BYTES)) if path.exists() else None
-
-
-def parse_card(where: str, text: bytes | str) -> Card:
-    """A card from JSON. Raises ConfigError that names where it is from and the key that is wrong."""
-    try:
-        if len(text) > CARD_BYTES:
-            raise ConfigError(f"{where}: a card has at most {CARD_BYTES} bytes")
-        return Card.from_dict(json.loads(text))
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{where}: the card is not JSON") from None
-    except ConfigError as e:
-        raise ConfigError(f"{where}: {str(e).removeprefix(f'{where}: ')}") from None
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """A file of at most `limit` bytes. Raises StoreError that names it, and its size where it is larger."""
-    with files.naming(path), path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise StoreError(f"{path}: has more than the {limit} bytes that are read of such a file")
-    return data
+    return Card.parse(str(path), files.read_bounded(path, CARD_BYTES)) if path.exists() else None

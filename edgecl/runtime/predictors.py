@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from edgecl.card import Card
-from edgecl.data.augment import center_crops, prepare
 from edgecl.engines import Engine, make_engine, pick
+from edgecl.evaluate import logits_of
 from edgecl.export.metadata import read_card
 from edgecl.layout import masked_layers
 from edgecl.model import Model, open_model
@@ -46,15 +45,12 @@ class EnginePredictor:
         if model.live:
             layers = masked_layers(model.net, model.config)
             self._engine.set_masks(model.live, {k: layers[k].unit for k in model.live})
-        self._pre = replace(model.card.preprocess, pad=0, flip=False)
         self._turn = threading.Lock()
 
     def predict(self, x: U8) -> F32:
         check_samples(self.card, x)
         with self._turn:
-            e = self._engine
-            images = prepare(e.xp, e.asarray(x), e.asarray(center_crops(len(x), self._pre)), self._pre)
-            return _among_seen(self.card, e.numpy(e.predict(images)))
+            return _among_seen(self.card, logits_of(self._engine, x, self.card.preprocess))
 
 
 class OnnxPredictor:

@@ -157,7 +157,7 @@ def test_no_learner_no_self_test(run: Path, private: Path, public: Path, tmp_pat
 
 def test_a_card_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_bytes(b" " * (selftest.CARD_BYTES + 1))
-    with pytest.raises(StoreError, match=r"card\.json: more than"):
+    with pytest.raises(StoreError, match=r"card\.json: has more than"):
         selftest.read_card(tmp_path)
 
 
