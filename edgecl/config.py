@@ -102,6 +102,14 @@ class FreezeConfig:
 
 
 @dataclass(frozen=True)
+class DenseConfig:
+    """What the dense baseline replays where the run itself replays less; 0: the same."""
+
+    draws: int = 0  # replay draws a step
+    batch: int = 0  # samples a draw
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     name: str = "auto"  # the best that runs here; a run records which one that was
     device: str = "cpu"
@@ -123,6 +131,7 @@ class Config:
     ddr: DdrConfig = field(default_factory=DdrConfig)
     dgm: DgmConfig = field(default_factory=DgmConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    dense: DenseConfig = field(default_factory=DenseConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     device: str = "host"  # profile in deploy/ that predictions are made for
     budget: str = ""  # "23x": 23 times fewer FLOPs than the dense baseline

@@ -43,6 +43,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "dgm.share": (0.0001, 1),
     "dgm.every": (1, 1e9),
     "freeze.after": (0, 1e6),
+    "dense.draws": (0, 2),
+    "dense.batch": (0, 4096),
     "engine.threads": (0, 1024),
     "seed": (0, 2**63),
 }

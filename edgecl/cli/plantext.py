@@ -18,6 +18,7 @@ from edgecl.layout import frozen_nodes, masked_layers
 from edgecl.ledger import KINDS
 from edgecl.nets import full_width, weights_file
 from edgecl.plan import Plan, baseline, build
+from edgecl.recipe import REPLAY
 from edgecl.state import Setup
 from edgecl.timing import skips
 from edgecl.types import Stream
@@ -27,13 +28,17 @@ BACKWARD = ("input_gradient", "weight_gradient", "replay_input_gradient", "repla
 UPKEEP = ("scoring", "upkeep")
 
 CHAIN = (
-    ("width", "net.width"),
-    ("masks", "mask.sparsity"),
-    ("data removal", "ddr.share"),
-    ("gradient mask", "dgm.share"),
-    ("frozen prefix", "freeze.until"),  # the last, left out where nothing is frozen
+    ("replay", REPLAY),
+    ("width", ("net.width",)),
+    ("masks", ("mask.sparsity",)),
+    ("data removal", ("ddr.share",)),
+    ("gradient mask", ("dgm.share",)),
+    ("frozen prefix", ("freeze.until",)),
 )
 """The parts of a budget, in the order in which they are laid over the dense baseline."""
+
+SELDOM = {"replay": ("dense.draws", "dense.batch"), "frozen prefix": ("freeze.until",)}
+"""Parts that are left out where these keys are not set."""
 
 
 def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
@@ -174,11 +179,20 @@ def _weights(plan: Plan) -> str:
 def chain(plan: Plan, work: Workload) -> dict[str, float]:
     """By how much each part divides the cost when it is added to those before it; their product is the plan's ratio."""
     config, before, factors = baseline(plan.config), plan.dense.executed, {}
-    for name, key in CHAIN if plan.config.freeze.until else CHAIN[:-1]:
-        config = config.set(key, get(plan.config, key))
+    for name, keys in CHAIN:
+        if name in SELDOM and not any(get(plan.config, key) for key in SELDOM[name]):
+            continue
+        for key in keys:
+            config = config.set(key, get(plan.config, key)) if _has(config, key) else config
         now = simulate(config, build(config, work), work).executed
         factors[name], before = before / now, now
     return factors
+
+
+def _has(config: Config, key: str) -> bool:
+    """Not every method has a choice of draws."""
+    section, _, option = key.partition(".")
+    return section != "method" or option in config.method
 
 
 def layers(plan: Plan) -> Iterator[dict[str, Any]]:
