@@ -22,7 +22,7 @@ from edgecl.types import BudgetError, ConfigError
 WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
 """Shares of the full width that the planner tries, widest first."""
 
-MOST_SPARSE = 0.9
+MOST_SPARSE = 0.91
 """The planner narrows the net rather than prune more than this: narrow nets gain more on the clock (docs/adr/0003)."""
 
 DDR_SHARE, DGM_SHARE = 0.3, 0.8
