@@ -50,6 +50,8 @@ class MemoryConfig:
     capacity: int = 500  # samples in the replay memory
     batch: int = 0  # samples a draw; 0: as many as train.batch
     compress: bool = False  # deflate its pixels in snapshots
+    dense_draws: int = 0  # draws a step of the dense baseline, where a budget left fewer; 0: as many
+    dense_batch: int = 0  # samples of each of them; 0: as many
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,6 @@ class FreezeConfig:
 
 
 @dataclass(frozen=True)
-class DenseConfig:
-    """What the dense baseline replays where the run itself replays less; 0: the same."""
-
-    draws: int = 0  # replay draws a step
-    batch: int = 0  # samples a draw
-
-
-@dataclass(frozen=True)
 class EngineConfig:
     name: str = "auto"  # the best that runs here; a run records which one that was
     device: str = "cpu"
@@ -131,7 +125,6 @@ class Config:
     ddr: DdrConfig = field(default_factory=DdrConfig)
     dgm: DgmConfig = field(default_factory=DgmConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
-    dense: DenseConfig = field(default_factory=DenseConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     device: str = "host"  # profile in deploy/ that predictions are made for
     budget: str = ""  # "23x": 23 times fewer FLOPs than the dense baseline

@@ -121,7 +121,8 @@ class _Maker:
 
 OPEN = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", *recipe.REPLAY)
 EPOCHS, STORAGE = "train.epochs", "engine.storage"
-"""Keys of a run's cost that the planner fills in unless they are pinned; epochs only where time or energy is limited, storage where memory is."""
+"""Keys of cost that the planner fills in unless they are pinned; epochs only where time or energy is limited, storage where
+memory is."""
 
 
 def _nearest(tightest: Plan) -> str:

@@ -1,7 +1,6 @@
 """F2: how a run within a budget trains beside its masks: replay, momentum and the mean of the last weights (docs/adr/0010).
 
-What the dense baseline draws is kept under `dense`, so that a resolved configuration still names the method that it is measured
-against.
+What the dense baseline draws is kept beside it: a resolved configuration still says what it is measured against.
 """
 
 from __future__ import annotations
@@ -9,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edgecl.config import Config
+from edgecl.forecast import method_of
 
 MOMENTUM, AVERAGE = 0.9, 0.1
 """What a budget turns on unless pinned: momentum at the same rate in effect, and the mean over a task's last tenth."""
 
 REPLAY = ("method.draws", "memory.batch")
 OTHERS = ("train.momentum", "train.rate", "train.average")
-KEYS = (*REPLAY, *OTHERS)
+DENSE = ("memory.dense_draws", "memory.dense_batch")
+KEYS = (*REPLAY, *DENSE, *OTHERS)
 """All that the recipe may change."""
 
 
@@ -35,11 +36,16 @@ def apply(config: Config, pinned: Collection[str] = ()) -> Config:
 
 def undone(config: Config) -> Config:
     """`config` with the replay of its dense baseline; all else stays."""
-    if config.dense.draws and "draws" in config.method:
-        config = config.set("method.draws", config.dense.draws)
-    if config.dense.batch:
-        config = config.set("memory.batch", config.dense.batch)
-    return config.set("dense.draws", 0).set("dense.batch", 0)
+    if config.memory.dense_draws and "draws" in config.method:
+        config = config.set("method.draws", config.memory.dense_draws)
+    if config.memory.dense_batch:
+        config = config.set("memory.batch", config.memory.dense_batch)
+    return config.set("memory.dense_draws", 0).set("memory.dense_batch", 0)
+
+
+def replay(config: Config) -> tuple[int, int]:
+    """Replay draws of a step, and samples of each."""
+    return method_of(config).draws, config.memory.batch or config.train.batch
 
 
 def _one_draw(config: Config, pinned: Collection[str]) -> Config:
@@ -47,7 +53,7 @@ def _one_draw(config: Config, pinned: Collection[str]) -> Config:
     draws = config.method["draws"]
     if "method.draws" in pinned or draws == 1:
         return config
-    return config.set("method.draws", 1).set("dense.draws", config.dense.draws or draws)
+    return config.set("method.draws", 1).set("memory.dense_draws", config.memory.dense_draws or draws)
 
 
 def _half_a_draw(config: Config, pinned: Collection[str]) -> Config:
@@ -55,7 +61,7 @@ def _half_a_draw(config: Config, pinned: Collection[str]) -> Config:
     if "memory.batch" in pinned or config.memory.batch or config.train.batch == 1:
         return config
     usual = config.train.batch
-    return config.set("memory.batch", usual // 2).set("dense.batch", config.dense.batch or usual)
+    return config.set("memory.batch", usual // 2).set("memory.dense_batch", config.memory.dense_batch or usual)
 
 
 def _momentum(config: Config, pinned: Collection[str]) -> Config:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgecl import schedule
+from edgecl import recipe, schedule
 from edgecl.budget import Budget
 from edgecl.cli.look import bold, grid
 from edgecl.cli.text import PREFIXES, count, duration, energy, flops, percent, size, times
@@ -18,7 +18,6 @@ from edgecl.layout import frozen_nodes, masked_layers
 from edgecl.ledger import KINDS
 from edgecl.nets import full_width, weights_file
 from edgecl.plan import Plan, baseline, build
-from edgecl.recipe import REPLAY
 from edgecl.state import Setup
 from edgecl.timing import skips
 from edgecl.types import Stream
@@ -28,7 +27,7 @@ BACKWARD = ("input_gradient", "weight_gradient", "replay_input_gradient", "repla
 UPKEEP = ("scoring", "upkeep")
 
 CHAIN = (
-    ("replay", REPLAY),
+    ("replay", recipe.REPLAY),
     ("width", ("net.width",)),
     ("masks", ("mask.sparsity",)),
     ("data removal", ("ddr.share",)),
@@ -37,7 +36,7 @@ CHAIN = (
 )
 """The parts of a budget, in the order in which they are laid over the dense baseline."""
 
-SELDOM = {"replay": ("dense.draws", "dense.batch"), "frozen prefix": ("freeze.until",)}
+SELDOM = {"replay": recipe.DENSE, "frozen prefix": ("freeze.until",)}
 """Parts that are left out where these keys are not set."""
 
 
@@ -67,10 +66,31 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
         ("data", _data(c, sizes)),
         ("epochs", f"{c.train.epochs} a task"),
         ("gradients", gradients),
+        *_replay(c),
+        *_smoothing(c),
         *([("frozen", _frozen(plan, sizes))] if c.freeze.until else []),
         *_storage(c, pinned),
         ("FLOPs", _flops(plan)),
     ]
+
+
+def _replay(c: Config) -> list[tuple[str, str]]:
+    """Where the run replays less than its baseline: how much, and how to keep what the baseline does."""
+    if not (c.memory.dense_draws or c.memory.dense_batch):
+        return []
+    own, dense = recipe.replay(c), recipe.replay(recipe.undone(c))
+    keys = [f"--set {k}={v}" for k, v, w in zip(recipe.REPLAY, dense, own, strict=True) if v != w]
+    return [("replay", f"{_draws(*own)} a step, dense {_draws(*dense)}; {' '.join(keys)} keeps that")]
+
+
+def _draws(draws: int, batch: int) -> str:
+    return f"{count(draws, 'draw')} of {count(batch, 'sample')}"
+
+
+def _smoothing(c: Config) -> list[tuple[str, str]]:
+    momentum = [f"momentum {c.train.momentum:g} at rate {c.train.rate:g}"] * bool(c.train.momentum)
+    mean = [f"each task ends as the mean of its last {percent(c.train.average)} %"] * bool(c.train.average)
+    return [("updates", ", ".join(momentum + mean))] if momentum or mean else []
 
 
 def _storage(c: Config, pinned: Collection[str]) -> list[tuple[str, str]]:
