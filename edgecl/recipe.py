@@ -1,4 +1,4 @@
-"""F2: how a run within a budget trains beside its masks: replay, momentum and the mean of the last weights (docs/adr/0010).
+"""F2: how a run within a budget trains beside its masks: replay, momentum and the mean of the last weights (docs/adr/0011).
 
 What the dense baseline draws is kept beside it: a resolved configuration still says what it is measured against.
 """

@@ -70,7 +70,7 @@ def test_what_somebody_set_before_is_not_changed_again() -> None:
 
 
 def test_a_falling_rate_needs_no_smoothing() -> None:
-    """On digits momentum cost 1.7 points there (docs/adr/0010)."""
+    """On digits momentum cost 1.7 points there (docs/adr/0011)."""
     falling = configured("23x", "cifar10", train__schedule="cosine")
     assert changed(falling).keys() == {"method.draws", "memory.batch", "memory.dense_draws", "memory.dense_batch"}
 
