@@ -50,6 +50,8 @@ class MemoryConfig:
     capacity: int = 500  # samples in the replay memory
     batch: int = 0  # samples a draw; 0: as many as train.batch
     compress: bool = False  # deflate its pixels in snapshots
+    dense_draws: int = 0  # draws a step of the dense baseline, where a budget left fewer; 0: as many
+    dense_batch: int = 0  # samples of each of them; 0: as many
 
 
 @dataclass(frozen=True)

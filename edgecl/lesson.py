@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecl import config as configs
-from edgecl import curate, files, plan, runfolder, schedule, session, state, store, taught
+from edgecl import curate, files, plan, recipe, runfolder, schedule, session, state, store, taught
 from edgecl.config import Config
 from edgecl.forecast import method_of
 from edgecl.ledger import Ledger
@@ -76,6 +76,7 @@ def prepare(
     config = session.with_engine(_config(base, net, stream, budget, changes or {}))
     pinned = {
         "net.width",
+        *recipe.KEYS,  # its momentum and memory go on as they were
         *configs.dotted(changes or {}),
         *(k for k in configs.dotted(config.to_dict()) if k.startswith("mask.")),
     }

@@ -29,6 +29,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.snapshot_seconds": (0, 1e9),
     "memory.capacity": (1, 1e9),
     "memory.batch": (0, 4096),
+    "memory.dense_draws": (0, 2),
+    "memory.dense_batch": (0, 4096),
     "mask.sparsity": (0, 0.9999),
     "tdm.expand": (0, 1),
     "tdm.swap": (0, 1),

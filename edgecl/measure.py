@@ -246,7 +246,8 @@ def _made_up(like: Stream, samples: int) -> Stream:
 
 def key(config: Config, stream: Stream) -> dict[str, Any]:
     """What a calibration belongs to."""
-    base = plan.build(plan.baseline(config), session.workload(stream))
+    dense = plan.baseline(config)
+    base = plan.build(dense, session.workload(stream))
     return {
         "cpu": environment.cpu_name(),
         "isa": _isa(config),
@@ -254,7 +255,7 @@ def key(config: Config, stream: Stream) -> dict[str, Any]:
         "edgecl": edgecl.__version__,
         "engine": {k: v for k, v in vars(config.engine).items() if k not in ("threads", "storage")},
         "net": f"{config.net.name} {zlib.crc32(repr(base).encode()):08x}",
-        "passes": [list(p.parts) for p in method_of(config).passes()],
+        "passes": [list(p.parts) for p in method_of(dense).passes()],
         "format": 3,
     }
 

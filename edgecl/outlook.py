@@ -18,6 +18,17 @@ from edgecl.timing import F64, Clock, aside_seconds, run_seconds, skips
 from edgecl.types import BudgetError
 
 HEADROOM = 1.1  # predicted time and energy are planned to fit so many times over, since a clock's predictions err
+CLOCK_MARGIN = 0.08  # of what a ratio of times is above 1, planned on top: see docs/adr/0008
+
+
+def wanted(factor: float) -> float:
+    """The ratio of training times that is planned for, so that the one measured is `factor`; the dense net needs no margin."""
+    return factor + CLOCK_MARGIN * (factor - 1)
+
+
+def surely(ratio: float) -> float:
+    """The factor that a predicted ratio is enough for: the inverse of `wanted`."""
+    return (ratio + CLOCK_MARGIN) / (1 + CLOCK_MARGIN)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Plan:
         if self.limit is not None:
             found["compute"] = float(Fraction(self.ledger.executed, max(1, self.limit)))
         if self.clocked and b.compute is not None:
-            found["clock"] = float(b.compute) / self._known(self.clock_ratio, _CLOCK)
+            found["clock"] = wanted(float(b.compute)) / self._known(self.clock_ratio, _CLOCK)
         if b.time is not None:
             found["time"] = HEADROOM * self._known(self.spent, _TIME) / float(b.time)
         if b.memory is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from math import ceil, floor
 
 from edgecl import budget as budgets
+from edgecl import recipe
 from edgecl.budget import Budget
 from edgecl.config import Config
 from edgecl.forecast import Workload, simulate
@@ -14,13 +15,14 @@ from edgecl.nets import Net, build_net, full_width
 from edgecl.outlook import HEADROOM as HEADROOM
 from edgecl.outlook import Device as Device
 from edgecl.outlook import Plan as Plan
+from edgecl.outlook import surely
 from edgecl.timing import run_seconds
 from edgecl.types import BudgetError, ConfigError
 
 WIDTHS = (1.0, 0.75, 0.625, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.125)
 """Shares of the full width that the planner tries, widest first."""
 
-MOST_SPARSE = 0.9
+MOST_SPARSE = 0.91
 """The planner narrows the net rather than prune more than this: narrow nets gain more on the clock (docs/adr/0003)."""
 
 DDR_SHARE, DGM_SHARE = 0.3, 0.8
@@ -41,11 +43,11 @@ def build(config: Config, work: Workload) -> Net:
 
 
 def baseline(config: Config) -> Config:
-    """The dense run that a budget is measured against: full width, unmasked, all samples; all else the same."""
+    """The dense run that a budget is measured against: full width, unmasked, all samples, replay as named; all else the same."""
     changes = {"net.width": 0, "mask.sparsity": 0.0, "ddr.share": 0.0, "dgm.share": 1.0, "freeze.until": "", "budget": ""}
     for key, value in changes.items():
         config = config.set(key, value)
-    return config
+    return recipe.undone(config)
 
 
 def make_plan(config: Config, work: Workload, pinned: Collection[str] = (), device: Device | None = None) -> Plan:
@@ -117,8 +119,10 @@ class _Maker:
         return self.references[key]
 
 
-OPEN, EPOCHS, STORAGE = ("net.width", "mask.sparsity", "ddr.share", "dgm.share"), "train.epochs", "engine.storage"
-"""Keys that the planner fills in unless they are pinned; epochs only where time or energy is limited, storage where memory is."""
+OPEN = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", *recipe.REPLAY)
+EPOCHS, STORAGE = "train.epochs", "engine.storage"
+"""Keys of cost that the planner fills in unless they are pinned; epochs only where time or energy is limited, storage where
+memory is."""
 
 
 def _nearest(tightest: Plan) -> str:
@@ -127,7 +131,7 @@ def _nearest(tightest: Plan) -> str:
     if tightest.limit is not None:
         tenths = tightest.dense.executed * 10 // tightest.ledger.executed
         if "clock" in tightest.shares() and b.compute is not None:
-            tenths = min(tenths, floor(10 * (tightest.clock_ratio or 0)))
+            tenths = min(tenths, floor(10 * surely(tightest.clock_ratio or 0)))
         if tenths < 10:
             least = min(tightest.ratio, tightest.clock_ratio or tightest.ratio) if tightest.clocked else tightest.ratio
             return f"none can be met, the least cost is {1 / least:.2f} times the dense baseline's"
@@ -151,11 +155,12 @@ def _reach(tightest: Config) -> str:
 
 
 def _candidates(config: Config, pinned: Collection[str]) -> list[Config]:
-    """One configuration a width, widest first, with what SparCL turns on; sparsity is still open."""
+    """One configuration a width, widest first, with what SparCL and the recipe turn on; sparsity is still open."""
     budget = budgets.parse(config.budget)
     if budget.compute is not None or budget.timed:  # neither saves memory
         for key, value in (("ddr.share", DDR_SHARE), ("dgm.share", DGM_SHARE)):
             config = config if key in pinned else config.set(key, value)
+        config = recipe.apply(config, pinned)
     full = full_width(config.net.name)
     if "net.width" in pinned or not full:
         return [config]

@@ -17,6 +17,7 @@ from edgecl import plan
 from edgecl.cli.plantext import on_the_clock
 from edgecl.config import Config, get
 from edgecl.forecast import Workload
+from edgecl.outlook import surely, wanted
 from edgecl.plan import Device, Plan, make_plan
 from edgecl.profiles import load_profile
 from edgecl.timing import WORK, Clock, profile_clock, run_seconds
@@ -53,11 +54,19 @@ def test_both_hold_where_the_clock_is_known() -> None:
     made, by_flops = planned("23x"), planned("23x", None)
     dense, own = seconds(made, COSTLY)
     assert made.clocked
-    assert own * 23 <= dense
+    assert own * wanted(23) <= dense  # with a margin
+    assert dense < 1.01 * own * wanted(23)
     assert made.clock_ratio == pytest.approx(dense / own)
     holds(made, CIFAR, "23")
     assert made.ledger.executed < by_flops.ledger.executed  # masks pay less on this clock than FLOPs say
     assert "23x holds for FLOPs and time" in said(made)
+
+
+def test_the_margin_grows_with_the_ratio_and_leaves_the_dense_net_alone() -> None:
+    assert wanted(1) == 1
+    assert wanted(23) == pytest.approx(24.76)
+    assert all(surely(wanted(f)) == pytest.approx(f) for f in (1, 1.5, 23, 400))
+    assert planned("1x", COSTLY, clock="always").config.mask.sparsity == 0
 
 
 def test_it_is_as_wide_and_as_dense_as_both_allow() -> None:
@@ -95,7 +104,7 @@ def test_always_refuses_what_it_can_not_hold_and_names_the_nearest() -> None:
     nearest = re.search(r"is (\S+x)", str(error.value))[1]
     made = planned(nearest, STEPS, clock="always")
     assert made.clocked
-    assert made.clock_ratio >= Fraction(nearest[:-1])
+    assert made.clock_ratio >= wanted(Fraction(nearest[:-1]))
 
 
 def test_always_holds_by_a_profiles_prediction_too() -> None:
@@ -147,7 +156,7 @@ def test_for_any_machine_a_plan_holds_both_or_is_the_one_by_flops(
     assert all(get(made.config, key) == value for key, value in pinned.items())
     if made.clocked:
         dense, own = seconds(made, known)
-        assert dense >= float(factor) * own * (1 - 1e-9)
+        assert dense >= wanted(float(factor)) * own * (1 - 1e-9)
     else:
         assert isinstance(by_flops, Plan)
         assert made.config == by_flops.config.set("clock", "auto")

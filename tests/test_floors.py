@@ -21,7 +21,7 @@ FLOORS = [
     {"config"},
     {"schedule", "layout", "ledger", "step"},
     {"forecast"},
-    {"timing", "footprint"},
+    {"timing", "footprint", "recipe"},
     {"outlook"},
     {"plan"},
     {"store", "evaluate", "taught"},

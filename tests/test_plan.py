@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecl import plan
-from edgecl.config import Config, get, resolve
+from edgecl import plan, recipe
+from edgecl.config import Config, get, leaves, resolve
 from edgecl.forecast import Workload, simulate
 from edgecl.plan import OPEN, WIDTHS, Device, Plan, make_plan
 from edgecl.types import BudgetError
@@ -141,8 +141,8 @@ def test_pinned_keys_stay(key: str, value: float) -> None:
 
 
 def test_a_pinned_key_that_forbids_the_budget_is_named() -> None:
-    said = refused(configured("50x", net__width=32, ddr__share=0.0), pinned=("ddr.share", "net.width", "train.epochs"))
-    assert re.fullmatch(r"budget 50x: the nearest possible is \d+(\.\d)?x with ddr\.share, net\.width pinned", said)
+    said = refused(configured("90x", net__width=32, ddr__share=0.0), pinned=("ddr.share", "net.width", "train.epochs"))
+    assert re.fullmatch(r"budget 90x: the nearest possible is \d+(\.\d)?x with ddr\.share, net\.width pinned", said)
 
 
 def test_no_budget_at_all_can_be_met() -> None:
@@ -202,9 +202,9 @@ def test_any_plan_holds_or_the_nearest_does(chosen: dict[str, Any], pinned: dict
         return
     holds(made, work, factor)
     assert all(get(made.config, key) == value for key, value in pinned.items())
-    assert all(
-        getattr(made.config, k) == getattr(config, k) for k in ("data", "method", "train", "memory", "tdm", "seed", "budget")
-    )
+    left = {"data", "method", "train", "memory", "tdm", "seed", "budget"}
+    changed = {k for k, v in leaves(config.to_dict()) if k.split(".")[0] in left and get(made.config, k) != v}
+    assert changed <= set(recipe.KEYS if config.method["name"] == "derpp" else ())
     if "mask.sparsity" not in pinned and made.config.mask.sparsity:
         assert denser(made, work).ledger.executed > made.limit
 

@@ -16,14 +16,13 @@ from edgecl.cli import again
 from edgecl.cli.errors import INTERRUPTED, InterruptedRun
 from edgecl.cli.progress import Tick, from_line
 from edgecl.cli.signals import Stop
-from edgecl.config import Config, get
+from edgecl.config import Config, get, leaves
 from edgecl.runfolder import CONFIG, lock_run, read_metrics
 from edgecl.train import Event, Testing
 from edgecl.types import EdgeclError, StoreError
 
 FOLDER = "dense"  # within the run folder of what it is compared with
 PATIENCE = 5.0  # seconds for an earlier baseline to end, whose parent was killed
-CHANGED = ("net.width", "mask.sparsity", "ddr.share", "dgm.share", "freeze.until", "budget")
 
 
 class BaselineError(EdgeclError):
@@ -40,8 +39,13 @@ def command(run: Path, config: Config) -> list[str]:
     if (run / FOLDER / CONFIG).exists():
         return [*start, "--resume", str(run / FOLDER)]
     dense = plan.baseline(config)
-    sets = [part for key in CHANGED for part in ("--set", f"{key}={json.dumps(get(dense, key))}")]
+    sets = [part for key, value in changes(config, dense) for part in ("--set", f"{key}={json.dumps(value)}")]
     return [*start, "--config", str(run / CONFIG), *sets, "--run", str(run / FOLDER)]
+
+
+def changes(config: Config, dense: Config) -> list[tuple[str, Any]]:
+    """The dotted keys in which the baseline differs from the run, with its values."""
+    return [(key, value) for key, value in leaves(dense.to_dict()) if get(config, key) != value]
 
 
 def follow(run: Path, config: Config, stop: Stop) -> Iterator[Tick | Testing | Event]:

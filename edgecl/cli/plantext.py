@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgecl import schedule
+from edgecl import recipe, schedule
 from edgecl.budget import Budget
 from edgecl.cli.look import bold, grid
 from edgecl.cli.text import PREFIXES, count, duration, energy, flops, percent, size, times
@@ -27,13 +27,17 @@ BACKWARD = ("input_gradient", "weight_gradient", "replay_input_gradient", "repla
 UPKEEP = ("scoring", "upkeep")
 
 CHAIN = (
-    ("width", "net.width"),
-    ("masks", "mask.sparsity"),
-    ("data removal", "ddr.share"),
-    ("gradient mask", "dgm.share"),
-    ("frozen prefix", "freeze.until"),  # the last, left out where nothing is frozen
+    ("replay", recipe.REPLAY),
+    ("width", ("net.width",)),
+    ("masks", ("mask.sparsity",)),
+    ("data removal", ("ddr.share",)),
+    ("gradient mask", ("dgm.share",)),
+    ("frozen prefix", ("freeze.until",)),
 )
 """The parts of a budget, in the order in which they are laid over the dense baseline."""
+
+SELDOM = {"replay": recipe.DENSE, "frozen prefix": ("freeze.until",)}
+"""Parts that are left out where these keys are not set."""
 
 
 def introduce(console: Console, setup: Setup, pinned: Collection[str]) -> None:
@@ -62,10 +66,31 @@ def choices(plan: Plan, sizes: Sequence[int], pinned: Collection[str]) -> list[t
         ("data", _data(c, sizes)),
         ("epochs", f"{c.train.epochs} a task"),
         ("gradients", gradients),
+        *_replay(c),
+        *_smoothing(c),
         *([("frozen", _frozen(plan, sizes))] if c.freeze.until else []),
         *_storage(c, pinned),
         ("FLOPs", _flops(plan)),
     ]
+
+
+def _replay(c: Config) -> list[tuple[str, str]]:
+    """Where the run replays less than its baseline: how much, and how to keep what the baseline does."""
+    if not (c.memory.dense_draws or c.memory.dense_batch):
+        return []
+    own, dense = recipe.replay(c), recipe.replay(recipe.undone(c))
+    keys = [f"--set {k}={v}" for k, v, w in zip(recipe.REPLAY, dense, own, strict=True) if v != w]
+    return [("replay", f"{_draws(*own)} a step, dense {_draws(*dense)}; {' '.join(keys)} keeps that")]
+
+
+def _draws(draws: int, batch: int) -> str:
+    return f"{count(draws, 'draw')} of {count(batch, 'sample')}"
+
+
+def _smoothing(c: Config) -> list[tuple[str, str]]:
+    momentum = [f"momentum {c.train.momentum:g} at rate {c.train.rate:g}"] * bool(c.train.momentum)
+    mean = [f"each task ends as the mean of its last {percent(c.train.average)} %"] * bool(c.train.average)
+    return [("updates", ", ".join(momentum + mean))] if momentum or mean else []
 
 
 def _storage(c: Config, pinned: Collection[str]) -> list[tuple[str, str]]:
@@ -174,11 +199,20 @@ def _weights(plan: Plan) -> str:
 def chain(plan: Plan, work: Workload) -> dict[str, float]:
     """By how much each part divides the cost when it is added to those before it; their product is the plan's ratio."""
     config, before, factors = baseline(plan.config), plan.dense.executed, {}
-    for name, key in CHAIN if plan.config.freeze.until else CHAIN[:-1]:
-        config = config.set(key, get(plan.config, key))
+    for name, keys in CHAIN:
+        if name in SELDOM and not any(get(plan.config, key) for key in SELDOM[name]):
+            continue
+        for key in keys:
+            config = config.set(key, get(plan.config, key)) if _has(config, key) else config
         now = simulate(config, build(config, work), work).executed
         factors[name], before = before / now, now
     return factors
+
+
+def _has(config: Config, key: str) -> bool:
+    """Not every method has a choice of draws."""
+    section, _, option = key.partition(".")
+    return section != "method" or option in config.method
 
 
 def layers(plan: Plan) -> Iterator[dict[str, Any]]:

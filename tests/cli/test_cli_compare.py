@@ -17,6 +17,7 @@ from cli_cases import QUICK, TINY, Cli, environment, spawn, wait_for_epochs
 from edgecl.cli import compare
 from edgecl.cli.errors import InterruptedRun
 from edgecl.cli.signals import Stop
+from edgecl.config import Config, merge
 from edgecl.runfolder import lock_run
 
 
@@ -34,7 +35,9 @@ def test_both_rows_and_what_is_alike(cli: Cli) -> None:
     assert header.split()[:3] == ["derpp", "3.00×", "dense"]
     sparse, dense = (yaml.safe_load(Path(p, "config.yaml").read_text())["config"] for p in ("r", "r/dense"))
     differ = {f"{k}.{j}" for k in sparse if isinstance(sparse[k], dict) for j in sparse[k] if sparse[k][j] != dense[k][j]}
-    assert differ <= set(compare.CHANGED)
+    assert differ == dict(compare.changes(*(merge(Config(), c) for c in (sparse, dense)))).keys() - {"budget"}
+    assert {"mask.sparsity", "ddr.share", "method.draws", "memory.batch", "memory.dense_draws"} <= differ
+    assert (dense["method"]["draws"], dense["memory"]["batch"] or dense["train"]["batch"]) == (2, dense["train"]["batch"])
     assert sparse["seed"] == dense["seed"]
 
     shutil.rmtree("r/dense")  # as if it had been stopped before the baseline began
