@@ -96,24 +96,43 @@ def _row(name: str, runs: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> R
 
 def describe(config: dict[str, Any]) -> str:
     """What is not usual in a configuration, in few words."""
-    mask, method, train = config["mask"], config["method"], config["train"]
-    words = [method["name"], f"w{config['net']['width'] or 64}"]
+    words = [config["method"]["name"], f"w{config['net']['width'] or 64}"]
+    return ", ".join([*words, *_pruning(config), *_training(config), *_replay(config)])
+
+
+def _pruning(config: dict[str, Any]) -> list[str]:
+    mask, tdm, words = config["mask"], config["tdm"], list[str]()
     if mask["sparsity"]:
-        words.append(f"{100 * mask['sparsity']:.1f} % of {'kernels' if mask['unit'] == 'auto' else mask['unit'] + 's'} masked")
-        words += ["mask fixed"] * (not config["tdm"]["enabled"]) + ["ERK"] * (mask["start"] == "erk")
-        words += ["grown by gradient"] * (config["tdm"]["grow"] == "gradient" and config["tdm"]["enabled"])
-    words += [f"data removal {config['ddr']['share']:.0%}"] * bool(config["ddr"]["share"])
-    words += [f"{config['dgm']['share']:.0%} updated"] * (config["dgm"]["share"] < 1)
-    words += [f"{train['schedule']} rate"] * (train["schedule"] != "constant")
+        words = [f"{100 * mask['sparsity']:.1f} % of {'kernels' if mask['unit'] == 'auto' else mask['unit'] + 's'} masked"]
+        words += ["mask fixed"] * (not tdm["enabled"]) + ["ERK"] * (mask["start"] == "erk")
+        words += ["pruned by magnitude"] * (tdm["alpha"] == tdm["beta"] == 0 and tdm["enabled"])
+        words += ["grown by gradient"] * (tdm["grow"] == "gradient" and tdm["enabled"])
+        words += [f"{config['dgm']['share']:.0%} updated"] * (config["dgm"]["share"] < 1)
+    return words + [f"data removal {config['ddr']['share']:.0%}"] * bool(config["ddr"]["share"])
+
+
+def _training(config: dict[str, Any]) -> list[str]:
+    train = config["train"]
+    words = [f"{train['schedule']} rate"] * (train["schedule"] != "constant")
     words += [f"momentum {train['momentum']}, rate {train['rate']}"] * bool(train["momentum"])
     share = train.get("average", 0.0)  # not in older records
     words += [f"mean of the last {share:.0%}"] * bool(share)
-    words += ["one replay draw"] * (method.get("draws") == 1)
-    words += [f"draws of {config['memory']['batch']}"] * bool(config["memory"]["batch"])
     frozen = config.get("freeze", {}).get("until")
-    words += [f"frozen up to {frozen} after the first task"] * bool(frozen)
-    words += ["one pass"] * (method.get("forward") == "concat") + ["no class mask"] * (method.get("class_mask") == "none")
-    return ", ".join(words)
+    return words + [f"frozen up to {frozen} after the first task"] * bool(frozen)
+
+
+USUAL = {"derpp": {"alpha": 0.1, "beta": 0.5, "forward": "separate"}, "er_ace": {"forward": "separate"}}
+"""Options of methods as published, where they are worth a word if they differ."""
+
+
+def _replay(config: dict[str, Any]) -> list[str]:
+    method, memory = config["method"], config["memory"]
+    usual = USUAL.get(method["name"], {})
+    words = ["one replay draw"] * (method.get("draws") == 1)
+    words += [f"draws of {memory['batch']}"] * bool(memory["batch"])
+    words += [f"{key} {method[key]}" for key in ("alpha", "beta") if method.get(key) != usual.get(key)]
+    words += ["one pass"] * (method.get("forward") == "concat" and "forward" in usual)
+    return words + ["no class mask"] * (method.get("class_mask") == "none")
 
 
 def table(rows: Sequence[Row]) -> str:
