@@ -58,6 +58,7 @@ class Row:
     """One setting."""
 
     name: str
+    memory: int  # samples
     epochs: int
     seeds: tuple[int, ...]
     what: str
@@ -71,7 +72,7 @@ class Row:
 
 
 def read(records: Path) -> list[Row]:
-    """A row for each setting that has a record, sorted by epochs, then by cost, dearest first."""
+    """A row for each setting that has a record, sorted by memory and epochs, then by cost, dearest first."""
     groups: dict[str, list[tuple[int, dict[str, Any], dict[str, Any]]]] = {}
     for folder in sorted(records.iterdir()):
         found = SEED.search(folder.name)
@@ -79,7 +80,7 @@ def read(records: Path) -> list[Row]:
             result = json.loads((folder / "result.json").read_text())
             config = yaml.safe_load((folder / "config.yaml").read_text())["config"]
             groups.setdefault(SEED.sub("", folder.name), []).append((int(found[1]), result, config))
-    return sorted((_row(name, runs) for name, runs in groups.items()), key=lambda r: (-r.epochs, -r.executed, r.name))
+    return sorted((_row(name, runs) for name, runs in groups.items()), key=lambda r: (-r.memory, -r.epochs, -r.executed, r.name))
 
 
 MEANS = {"class_il": "class_il_accuracy", "task_il": "task_il_accuracy", "forgetting": "class_il_forgetting"}
@@ -91,7 +92,7 @@ def _row(name: str, runs: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> R
     figures: dict[str, Any] = {field: mean([100 * r[key] for r in results]) for field, key in MEANS.items()}
     figures |= {k: statistics.fmean(r[k] for r in results) for k in ("executed", "paper", "ratio", "ratio_paper")}
     seeds = tuple(sorted(seed for seed, _, _ in runs))
-    return Row(name, config["train"]["epochs"], seeds, describe(config), **figures)
+    return Row(name, config["memory"]["capacity"], config["train"]["epochs"], seeds, describe(config), **figures)
 
 
 def describe(config: dict[str, Any]) -> str:
@@ -135,43 +136,58 @@ def _replay(config: dict[str, Any]) -> list[str]:
     return words + ["no class mask"] * (method.get("class_mask") == "none")
 
 
+STEP = 9 * 2 * 555_422_720 - 3 * 2 * 64 * 3 * 9 * 32 * 32
+"""FLOPs that dense DER++, two draws of 32, executes a current sample (docs/sparcl.md, two counts of FLOPs)."""
+
+SAMPLES = 312 * 32 * 5
+"""Current samples of an epoch of all five tasks: full batches only."""
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    head = "| setting | what | PFLOP executed | fewer, executed | paper | Class-IL % | std | Task-IL % | forgetting | seeds |"
-    lines = [head, "|" + "---|" * 10]
+    costs = ("PFLOP executed", "against DER++", "fewer, executed", "paper")
+    heads = ("setting", "what", *costs, "Class-IL %", "std", "Task-IL %", "forgetting", "seeds")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for r in rows:
         std = "–" if r.class_il.std is None else f"{r.class_il.std:.2f}"
-        ratios = f"{r.ratio:.1f}×", f"{r.ratio_paper:.1f}×"
+        ratios = [f"{v:.1f}×" for v in (STEP * SAMPLES * r.epochs / r.executed, r.ratio, r.ratio_paper)]
         cells = (r.name, r.what, f"{r.executed / 1e15:.3g}", *ratios, r.class_il, std, r.task_il, r.forgetting, len(r.seeds))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The whole of docs/results.md: a table a length of training."""
+    """The whole of docs/results.md: a table a size of memory and length of training."""
     parts = ["# Results", "", INTRO]
-    for epochs in sorted({r.epochs for r in rows}, reverse=True):
-        parts += ["", f"## {epochs} epochs a task", "", table([r for r in rows if r.epochs == epochs])]
+    for memory, epochs in sorted({(r.memory, r.epochs) for r in rows}, reverse=True):
+        title = f"## Memory of {memory}, {epochs} epochs a task"
+        parts += ["", title, "", table([r for r in rows if (r.memory, r.epochs) == (memory, epochs)])]
     return "\n".join(parts) + "\n"
 
 
 INTRO = """Made by `python bench/tables.py` from [bench/records](../bench/records); nothing here is written by hand.
-Split CIFAR-10, 5 tasks of 2 classes, replay memory of 500, ResNet-18, batch 32. A figure with ± is the mean over seeds and
-its 95 % interval (Student's t); one without has a single seed and is a hint. Compare rows of the same length only. "Fewer" is
-against the dense net with the same method; one replay draw, or a smaller one, makes that cheaper too, so the PFLOP say more.
+Split CIFAR-10, 5 tasks of 2 classes, ResNet-18, batch 32. A figure with ± is the mean over seeds and its 95 % interval
+(Student's t); one without has a single seed and is a hint. Compare rows of the same table only. "Against DER++" is how many
+times fewer FLOPs run than dense DER++ with its two draws of 32 takes for as many epochs; "fewer" is against the dense net with
+the row's own method, which one replay draw, or a smaller one, makes cheaper too.
 
-![Class-IL accuracy over FLOPs executed, 50 epochs a task](pictures/accuracy.svg)"""
+![Class-IL accuracy over FLOPs executed, memory of 500, 50 epochs a task](pictures/accuracy.svg)"""
+
+
+def label_of(name: str) -> str:
+    """A setting's name, as short as the picture needs it."""
+    return name.removeprefix("c10-derpp-").replace("-momentum-average", " *").replace("w64-onedraw", "onedraw")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Class-IL accuracy over FLOPs executed, a point a setting, longest training only."""
+    """Class-IL accuracy over FLOPs executed, a point a setting: a memory of 500, longest training."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "edgecl"  # the same bytes every time
     import matplotlib.pyplot as plt
 
-    longest = [r for r in rows if r.epochs == max(r.epochs for r in rows)]
+    longest = [r for r in rows if (r.memory, r.epochs) == (500, max(r.epochs for r in rows))]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for dense, color, label in ((True, "#555555", "dense"), (False, "#0a7d5a", "edgecl, sparse")):
         chosen = [r for r in longest if (r.ratio < 1.5) == dense]
@@ -179,11 +195,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.errorbar([r.executed for r in chosen], y, e, fmt="o", color=color, capsize=3, label=label)
         for r in chosen:
             where = (r.executed, r.class_il.value)
-            side = {"xytext": (-7, 4), "ha": "right"} if dense else {"xytext": (7, 4)}
-            axes.annotate(r.name.removeprefix("c10-derpp-"), where, textcoords="offset points", size=8, **side)
+            to_left = dense or r.executed == min(c.executed for c in chosen)
+            side = {"xytext": (-7, 4), "ha": "right"} if to_left else {"xytext": (7, 4)}
+            axes.annotate(label_of(r.name), where, textcoords="offset points", size=8, **side)
     axes.axhline(PUBLISHED, color="#b06000", lw=1, ls="--", label="DER++ as published (no class mask)")
     axes.set(xscale="log", xlabel="FLOPs executed in training", ylabel="Class-IL accuracy, %")
-    axes.set_title("Split CIFAR-10, DER++, 500 samples kept; bars: standard deviation", size=10)
+    axes.set_title("Split CIFAR-10, DER++, 500 kept; bars: standard deviation; * momentum and mean", size=10)
+    axes.margins(x=0.3)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
