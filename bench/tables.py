@@ -122,7 +122,10 @@ def _training(config: dict[str, Any]) -> list[str]:
     return words + [f"frozen up to {frozen} after the first task"] * bool(frozen)
 
 
-USUAL = {"derpp": {"alpha": 0.1, "beta": 0.5, "forward": "separate"}, "er_ace": {"forward": "separate"}}
+USUAL: dict[str, dict[str, Any]] = {
+    "derpp": {"alpha": 0.1, "beta": 0.5, "forward": "separate"},
+    "er_ace": {"forward": "separate"},
+}
 """Options of methods as published, where they are worth a word if they differ."""
 
 
