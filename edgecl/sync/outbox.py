@@ -1,4 +1,4 @@
-"""The outbox: `ROOT/sync/outbox/`, the updates that wait to be sent. What is in it is synced, whole, and stays until the hub has it.
+"""The outbox: `ROOT/sync/outbox/`, updates that wait to be sent. What is in it is synced, whole, and stays until the hub has it.
 
 An update N is there once `N.json` is: its payload `N.update` was synced and named before. Its number was taken from `next`, which
 was raised and synced before anything else, so that no number is given twice whatever the power does; a cut may skip one. One
