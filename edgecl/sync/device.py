@@ -60,8 +60,8 @@ def check_url(url: str, insecure: bool) -> None:
         raise ConfigError(f"{url[:200]!r}: is no http:// or https:// address of a hub")
     if parts.scheme == "http" and host not in LOOPBACK and not insecure:
         raise ConfigError(
-            f"{url}: without TLS whoever is in between can read what is sent and make it vanish, though neither change updates nor"
-            " models; use https, or say --insecure-http"
+            f"{url}: without TLS whoever is in between can read what is sent and make it vanish, though change neither updates"
+            " nor models; use https, or say --insecure-http"
         )
 
 

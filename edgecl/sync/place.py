@@ -198,8 +198,8 @@ def alone(place: Place) -> Iterator[None]:
 
 
 def lessons_of(config: Config, slot: Path) -> Path:
-    """Where what was learned on top of a slot's bundle is kept: beside the slots' own place, as edgecl-learn.service has it, by the
-    first 16 hex digits of the SHA-256 of the bundle's manifest."""
+    """Where what was learned on top of a slot's bundle is kept. In `config.lessons`, as edgecl-learn.service has it, that is a folder
+    named by the first 16 hex digits of the SHA-256 of the bundle's manifest."""
     if not config.lessons:
         return slot / "lessons"
     with files.naming(slot / "manifest.json"):

@@ -7,7 +7,7 @@ take within `sending` seconds is cut. No request lasts longer than `whole`, whic
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,12 +67,18 @@ class Api(Http):
                 response.close()  # what is still to come must not answer the next request
                 raise
             response.release_conn()
-        self.down += len(data) + _size(response.headers) + 17
         return _said(url, response.status, response.headers, data)
 
     def post(self, path: str, said: Mapping[str, Any]) -> Said:
         """A JSON object."""
         return self.ask("POST", path, json.dumps(said).encode(), {"Content-Type": "application/json"})
+
+    def _chunks(self, url: str, seconds: float, response: Any) -> Iterator[bytes]:
+        """As they come, what the update framework asks for too; counted."""
+        self.down += _size(response.headers) + 17
+        for chunk in super()._chunks(url, seconds, response):
+            self.down += len(chunk)
+            yield chunk
 
     def _whole(self, url: str, response: Any) -> bytes:
         data = bytearray()

@@ -1,7 +1,7 @@
 """One update to the hub: a nonce, the envelope signed over it, then chunks from the offset that the hub names.
 
-After a cut the hub says what it has, and no more than the chunk that was under way goes out again. An answer that is lost is asked
-for again: the hub knows the update by device, number and hash, so that a repeat changes nothing.
+After a cut the hub says what it has, and no more than the chunk that was under way goes out again. An answer that is lost is
+asked for again: the hub knows the update by device, number and hash, so that a repeat changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from edgecl.sync import rules
@@ -95,11 +94,8 @@ class Uploader:
                 continue
             if said.status in (200, 201) and (taken := _taken(said)):
                 return taken
-            upload = said.body.get("upload")
-            offset = said.body.get("offset")
-            if said.status in (200, 201) and isinstance(upload, str) and re.fullmatch("[0-9a-zA-Z_-]{1,64}", upload):
-                if type(offset) is int and 0 <= offset <= item.bytes:
-                    return upload, offset
+            if said.status in (200, 201) and (upload := _upload(said, item.bytes)):
+                return upload
             self._judge(rules.OPENING, said)
 
     def _open(self, seal: Seal) -> Said:
@@ -114,7 +110,7 @@ class Uploader:
 
     def _chunks(self, opened: tuple[str, int], payload: bytes) -> Iterator[Taken | None]:
         """Ends where the upload is gone and has to be opened anew; yields None after each chunk but the last."""
-        (upload, offset), path = opened, f"/v1/uploads/{opened[0]}"
+        offset, path = opened[1], f"/v1/uploads/{opened[0]}"
         while True:
             try:
                 said = self._send(path, offset, payload)
@@ -189,7 +185,7 @@ class Uploader:
             raise NotNow(said.error)
         if said.status in DAMAGED:
             self.damaged += 1
-        if whose == Blame.UPDATE and said.status not in DAMAGED or self.damaged >= DAMAGED_TRIES:
+        if (whose == Blame.UPDATE and said.status not in DAMAGED) or self.damaged >= DAMAGED_TRIES:
             raise Refused(said.error)
         self._failed(NetworkError(f"{self.api.url}: {said.error}"))
         return whose != Blame.UPLOAD
@@ -211,3 +207,11 @@ def _taken(said: Said) -> Taken | None:
     state = said.body.get("state")
     reason = said.body.get("reason")
     return Taken(state, reason if isinstance(reason, str) else "") if state in STATES else None
+
+
+def _upload(said: Said, size: int) -> tuple[str, int] | None:
+    """(upload, offset)."""
+    upload, offset = said.body.get("upload"), said.body.get("offset")
+    if not isinstance(upload, str) or not re.fullmatch("[0-9a-zA-Z_-]{1,64}", upload):
+        return None
+    return (upload, offset) if type(offset) is int and 0 <= offset <= size else None

@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_PATCH = do_HEAD = _do  # noqa: N815
+    do_GET = do_POST = do_PATCH = do_HEAD = _do
 
     def log_message(self, *args: Any) -> None:
         """Tests print nothing."""

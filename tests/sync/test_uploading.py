@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import DEVICE, Hub, Line, line, seal, serving
+from fake_hub import DEVICE, Hub, line, seal, serving
 
 from edgecl.sync import rules
 from edgecl.sync.errors import NetworkError
@@ -94,7 +94,7 @@ def test_a_line_that_is_cut_ever_again_gets_there_in_the_end(hub: Hub, port: int
 
 def test_a_hub_that_is_not_there_ends_the_round_after_some_tries() -> None:
     slept: list[float] = []
-    with pytest.raises(NetworkError, match="127.0.0.1"):
+    with pytest.raises(NetworkError, match=r"127\.0\.0\.1"):
         send(uploader(1, slept))
     assert slept == [1.0, 2.0, 3.0, 4.0]
 
