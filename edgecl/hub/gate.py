@@ -77,21 +77,23 @@ class Gate:
         limit = self._limits.chunk_bytes if scope["method"] == "PATCH" else BODY_BYTES
         try:
             body = await asyncio.wait_for(_body(scope, receive, limit), BODY_SECONDS)
+        except _Gone:
+            return
         except asyncio.TimeoutError:
             await answer(send, 408, f"the body took more than {BODY_SECONDS} s", {"Connection": "close"})
             return
         if body is None:
             await answer(send, 413, f"a body has {limit} bytes at most here", {"Connection": "close"})
             return
-        if body != GONE:
-            await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, _replay(body, receive), send)
 
 
-GONE = b"\0gone"  # no body that a handler would take
+class _Gone(Exception):
+    """The client went away."""
 
 
 async def _body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """All of it; None where it is larger; GONE where the client went away."""
+    """All of it; None where it is larger. Raises _Gone."""
     said = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
     if not said.isdigit() or int(said) > limit:
         return None
@@ -100,7 +102,7 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return GONE
+            raise _Gone
         parts.append(message.get("body", b""))
         size, more = size + len(parts[-1]), message.get("more_body", False)
         if size > limit:

@@ -128,7 +128,7 @@ class Service:
     # reports
 
     def report(self, own: str, body: bytes) -> Answer:
-        """POST /v1/devices/{id}/report: a record as update/envelope.py seals one, with `device` and `nonce`, and what it tells."""
+        """POST /v1/devices/{id}/report: a record of update/envelope.py, with `device` and `nonce`, and what it tells."""
         if len(body) > LIMITS[REPORT]:
             raise Refusal(413, f"a report has {LIMITS[REPORT]} bytes at most")
         device = self._sender(_device(own))

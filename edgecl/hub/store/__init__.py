@@ -31,8 +31,8 @@ from edgecl.hub.store.models import (
     was_published,
 )
 from edgecl.hub.store.operators import Entry, add_operator, audit, check_operator, operators, remove_operator
-from edgecl.hub.store.tables import connect, meta, reading, writing
-from edgecl.hub.store.updates import Update, insert, judged, refuse, stored_bytes, update, updates, waiting
+from edgecl.hub.store.tables import connect, prepare, reading, writing
+from edgecl.hub.store.updates import Update, insert, judged, outlived, refuse, stored_bytes, update, updates, waiting
 
 __all__ = [
     "Device",
@@ -56,11 +56,12 @@ __all__ = [
     "insert",
     "judged",
     "merges",
-    "meta",
     "model",
     "models",
     "of_snapshot",
     "operators",
+    "outlived",
+    "prepare",
     "reading",
     "refuse",
     "remove_operator",

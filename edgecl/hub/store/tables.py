@@ -159,6 +159,12 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
+def prepare(engine: Engine) -> None:
+    """Makes the tables that are not there. Raises StoreError."""
+    with naming(engine):
+        meta.create_all(engine)
+
+
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads. Raises StoreError."""
