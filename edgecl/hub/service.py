@@ -145,10 +145,10 @@ class Service:
 
     def time(self, nonce: str) -> dict[str, Any]:
         """GET /v1/time."""
-        from edgecl.hub import repository
-
         if not re.fullmatch(r"[0-9a-f]{16,64}", nonce):
             raise Refusal(400, "nonce is not 16 to 64 hex digits")
+        from edgecl.hub import repository
+
         signed: dict[str, Any] = repository.signed_time(self.place.root, nonce)
         return signed
 

@@ -82,10 +82,10 @@ class Device:
         self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
         return self
 
-    def enroll(self, token: str, **changes: Any) -> httpx.Response:
-        signature = self.secret.sign(ENROLL + token.encode())
+    def enroll(self, given: str, /, **changes: Any) -> httpx.Response:
+        signature = self.secret.sign(ENROLL + given.encode())
         said = {
-            "token": token,
+            "token": given,
             "public_key": base64.b64encode(self.public).decode(),
             "name": self.name,
             "machine": "aarch64",

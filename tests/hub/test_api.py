@@ -257,9 +257,7 @@ def test_reports(hub: Hub, device: Device) -> None:
         ("PATCH", f"/v1/uploads/{'0' * 32}", {**CHUNK, "Upload-Offset": "0"}, b"x" * ((1 << 18) + 1), 413),
     ],
 )
-def test_errors_are_one_line_of_json(
-    hub: Hub, method: str, path: str, headers: dict[str, str], body: bytes, status: int
-) -> None:
+def test_errors_are_one_line_of_json(hub: Hub, method: str, path: str, headers: dict[str, str], body: bytes, status: int) -> None:
     raw = {k: v.encode() for k, v in headers.items()}
     answer = httpx.request(method, hub[0] + path, headers=raw, content=body, trust_env=False)
     assert answer.status_code == status
