@@ -21,6 +21,7 @@ from edgecl.types import ConfigError, StoreError
 HEAD_BYTES = 16 << 10
 KEEP_ALIVE_SECONDS = 75
 TICK_SECONDS = 5
+BACKLOG = 1024
 TOGETHER = 64
 """Requests that are worked on at once; others wait for a thread."""
 
@@ -59,9 +60,11 @@ def listen(host: str, port: int) -> socket.socket:
     """Raises ConfigError where the address is not free, or none of this machine."""
     try:
         kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(kind, socket.SOCK_STREAM)
+        # With its protocol named, asyncio switches Nagle's wait off: an answer's head and body go at once, not 40 ms apart.
+        sock = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
+        sock.listen(BACKLOG)  # who comes before the server runs waits
     except OSError as e:
         raise ConfigError(f"--host {host} --port {port}: {os.strerror(e.errno).lower() if e.errno else e}") from None
     sock.set_inheritable(False)
@@ -78,7 +81,7 @@ def server(service: Service) -> Any:
     config = uvicorn.Config(
         made, http=Protocol, ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
-        limit_concurrency=service.limits.connections, backlog=1024,
+        limit_concurrency=service.limits.connections, backlog=BACKLOG,
     )  # fmt: skip
     return uvicorn.Server(config)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy import Connection, Engine, Row, case, func, select
 
 from edgecl.hub.store import tables as t
 
@@ -102,11 +102,12 @@ def waiting(engine: Engine, limit: int) -> list[Update]:
 
 def stored_bytes(engine: Engine, device: str, keep_days: int) -> tuple[int, int]:
     """Bytes of a device's updates: of the last day, and of those whose payload is kept."""
-    size, c, now = func.coalesce(func.sum(t.updates.c.bytes), 0), t.updates.c, int(time.time())
-    kept = (c.received > now - keep_days * DAY) | (c.state == STORED)
+    c, now = t.updates.c, int(time.time())
+    day, kept = c.received > now - DAY, (c.received > now - keep_days * DAY) | (c.state == STORED)
+    sums = [func.coalesce(func.sum(case((which, c.bytes), else_=0)), 0) for which in (day, kept)]
     with t.reading(engine) as db:
-        day = db.execute(select(size).where(c.device == device, c.received > now - DAY)).scalar_one()
-        return int(day), int(db.execute(select(size).where(c.device == device, kept)).scalar_one())
+        row = db.execute(select(*sums).where(c.device == device)).one()
+    return int(row[0]), int(row[1])
 
 
 def outlived(engine: Engine, keep_days: int, limit: int = 10_000) -> list[Update]:
