@@ -46,13 +46,16 @@ def _executed(state: Mapping[str, Any]) -> int:
 
 
 def _shared(base: Model, learned: Model, samples: int) -> dict[str, int]:
-    """Samples by class name. A reservoir's slots stay where they are until another sample takes their place."""
+    """Samples by class name. A reservoir's slots stay where they are until another sample takes their place; a class that is
+    new was taught, though none of its samples may be left there, so each of those counts one more.
+    """
     was, now = base.memory, learned.memory
     if was is None or now is None or was.x.shape != now.x.shape:
         return {}
     axes = tuple(range(1, now.x.ndim))
     came = (now.ids != was.ids) | (now.x != was.x).any(axis=axes)
     counts = np.bincount(now.y[came & (now.ids >= 0)], minlength=len(learned.card.classes))
+    counts[[k for k in learned.card.seen if k not in base.card.seen]] += 1
     shares = np.rint(counts * (samples / max(1, counts.sum()))).astype(int).tolist()
     return {name: n for name, n in zip(learned.card.classes, shares, strict=True) if n}
 
