@@ -35,8 +35,8 @@ from edgecl.lesson import Labelled
 from edgecl.merge import Contribution, Judge, Settings, held_out_judge, merge, screen_all, write_run
 from edgecl.model import Model, open_model
 from edgecl.train import train
-from edgecl.types import DataError
-from edgecl.update import Base, Update
+from edgecl.types import F32, EdgeclError
+from edgecl.update import Base, Taught, Update, decode, difference, encode
 
 HOSTILE = 0.2  # share of the devices
 ATTACKS = ("sign", "hundredfold", "nan", "shape", "labels")
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, help="[the fleet's usual]")
     parser.add_argument("--attack", choices=["", *ATTACKS, "mixed"], default="", help="a fifth of the devices does this")
+    parser.add_argument("--lesson", action="append", default=[], metavar="KEY=VALUE", help="a key of the lessons")
     parser.add_argument("--merge", action="append", default=[], metavar="KEY=VALUE", help="a setting of the merge")
     parser.add_argument("--no-judge", action="store_true", help="the hub has no held-out samples")
     parser.add_argument("--no-rivals", action="store_true", help="leave out lone devices and training on all data")
@@ -63,6 +64,8 @@ def main() -> None:
 def experiment(given: argparse.Namespace, seed: int, work: Path) -> dict[str, Any]:
     """One seed, from the base to the last merged model."""
     began, fleet = time.perf_counter(), FLEETS[given.fleet](given.data_root, seed)
+    for text in given.lesson:
+        fleet.lesson.update({k: {**fleet.lesson.get(k, {}), **v} for k, v in configs.parse_set(text)[1].items()})
     settings = settings_of(given.merge)
     rounds = given.rounds or fleet.rounds
     run = trained(work / "base", fleet, fleet.base, seed)
@@ -72,17 +75,18 @@ def experiment(given: argparse.Namespace, seed: int, work: Path) -> dict[str, An
     counts = {k: fleet.test.labels.count(k) for k in fleet.classes}
     hostile = attackers(given.attack, len(fleet.devices), seed)
     merged, refused, sent = [score(test, Base.of(model), counts)], list[dict[str, str]](), list[int]()
-    lone: dict[int, float] = {}
     for number in range(1, rounds + 1):
         base = Base.of(model)
-        contributions = []
+        contributions, unread = list[Contribution](), dict[str, str]()
         for d, samples in enumerate(fleet.devices):
-            c, size = contribution(work, run, base, fleet, d, samples, number, hostile.get(d, ""))
-            if c is not None:
+            c, size, why = contribution(work, run, model, fleet, d, samples, number, hostile.get(d, ""))
+            if c is None:
+                unread[f"{d:03d}"] = why
+            else:
                 contributions.append(c)
-            sent.append(size)
+                sent.append(size)
         found = screen_all(base, contributions, settings, None if given.no_judge else judge)
-        refused.append({device: why for (device, _), why in found.refused.items()})
+        refused.append(unread | {device: why for (device, _), why in found.refused.items()})
         run = write_run(work / f"merged-{number}", run, merge(base, found.taken, settings))
         model = open_model(run)
         merged.append(score(test, Base.of(model), counts))
@@ -132,20 +136,20 @@ def taught(run: Path, samples: Labelled, folder: Path, changes: Mapping[str, Any
 
 
 def contribution(
-    work: Path, run: Path, base: Base, fleet: Fleet, device: int, samples: Labelled, number: int, attack: str
-) -> tuple[Contribution | None, int]:
-    """A device's update as the hub has it, and its bytes; None where the format itself refuses it."""
+    work: Path, run: Path, model: Model, fleet: Fleet, device: int, samples: Labelled, number: int, attack: str
+) -> tuple[Contribution | None, int, str]:
+    """A device's update as the hub has it after the format's bytes, their number, and why the format refuses it, if it does."""
     if attack == "labels":
         samples = replace(samples, labels=flipped(fleet.classes, samples.labels))
-    learned = taught(run, samples, work / f"device-{device}-{number}", fleet.lesson)
-    update = spoilt(difference(base, learned, samples), attack)
-    return Contribution(update, f"{device:03d}", number, 0, frozenset()), 0
-
-
-def difference(base: Base, learned: Model, samples: Labelled) -> Update:
-    delta = {k: learned.weights[k] - a for k, a in base.weights.items()}
-    counts = tuple(samples.labels.count(k) for k in base.classes)
-    return Update(base.snapshot, base.net.name, base.classes, counts, learned.live, delta, 0, 0, 0.0)
+    learned, base = taught(run, samples, work / f"device-{device}-{number}", fleet.lesson), Base.of(model)
+    counts = Taught({k: samples.labels.count(k) for k in fleet.classes if k in samples.labels})
+    update = difference(model, learned, counts)
+    try:
+        payload = encode(spoilt(update, base, attack), base)
+        sent = decode(payload, base)
+    except EdgeclError as e:
+        return None, 0, str(e)
+    return Contribution(sent, f"{device:03d}", number, 0, frozenset()), len(payload), ""
 
 
 def flipped(classes: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -154,14 +158,19 @@ def flipped(classes: Sequence[str], labels: Sequence[str]) -> list[str]:
     return [names[label] for label in labels]
 
 
-def spoilt(update: Update, attack: str) -> Update:
-    """What a hostile device makes of its update."""
+def spoilt(update: Update, base: Base, attack: str) -> Update:
+    """What a hostile device makes of its update. Variances stay what they may be: the format refuses those below 0."""
     factor = {"sign": -1.0, "hundredfold": 100.0, "nan": np.nan}.get(attack)
     if factor is not None:
-        return replace(update, delta={k: (d * np.float32(factor)).astype(np.float32) for k, d in update.delta.items()})
+        return replace(update, delta={k: _times(k, d, base.weights[k], factor) for k, d in update.delta.items()})
     if attack == "shape":
         return replace(update, delta={k: d[..., :-1] for k, d in update.delta.items()})
     return update
+
+
+def _times(name: str, delta: F32, of_base: F32, factor: float) -> F32:
+    spoilt = (delta * np.float32(factor)).astype(np.float32)
+    return np.maximum(spoilt, -of_base) if name.endswith(".running_var") else spoilt
 
 
 def attackers(attack: str, devices: int, seed: int) -> dict[int, str]:

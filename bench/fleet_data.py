@@ -72,7 +72,14 @@ def hapt(root: str, seed: int) -> Fleet:
     def take(index: Rows) -> Labelled:
         return labelled(pixels, y, ACTIVITIES, index)
 
-    sets = ("net.name=har_cnn1d", "net.width=32", "mask.sparsity=0.75", "train.epochs=20", "train.rate=0.05", "memory.capacity=300")
+    sets = (
+        "net.name=har_cnn1d",
+        "net.width=32",
+        "mask.sparsity=0.75",
+        "train.epochs=20",
+        "train.rate=0.05",
+        "memory.capacity=300",
+    )
     return Fleet(
         ACTIVITIES, take(np.concatenate(train[:some])), tuple(take(t) for t in train[some:]),
         take(np.concatenate(test[:some])), take(np.concatenate(test[some:])),

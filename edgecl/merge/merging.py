@@ -49,6 +49,7 @@ def merge(base: Base, contributions: Sequence[Contribution], settings: Settings)
         raise DataError("nothing to merge: no update has a sample of a shared class")
     notes += [f"{c.name}: its change was scaled by {s:.3g}" for c, s in zip(taken, scales, strict=True) if s < 1]
     work, classes = _Work(base, taken, scales, heard, settings), shared_classes(base, taken)
+    net = _net(base, classes)
     live, weights = _masked(work, notes)
     rows = rows_of(base.net)
     for name in base.weights:
@@ -57,7 +58,7 @@ def merge(base: Base, contributions: Sequence[Contribution], settings: Settings)
         elif name not in weights:
             weights[name] = _plain(work, name)
     notes += [f"class {k!r} is new: row {i} of the classifier" for i, k in enumerate(classes) if i >= len(base.classes)]
-    return Merged({k: weights[k] for k in base.weights}, live, classes, tuple(notes), _net(base, classes))
+    return Merged({k: weights[k] for k in base.weights}, live, classes, tuple(notes), net)
 
 
 def newest(contributions: Sequence[Contribution]) -> tuple[list[Contribution], list[str]]:
