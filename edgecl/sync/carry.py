@@ -1,4 +1,4 @@
-"""Carries what a device had learned into the slot of a new base, before that is switched to; in a process of its own (child.py).
+"""Carries what a device had learned into the slot of a new base, before the switch to it; in a child process (child.py).
 
 Written is a folder of lessons as `runtime` opens it: one finished lesson, made of the new base (rebase.py), and as waiting samples
 those that no lesson had been made of yet.
@@ -67,7 +67,7 @@ def carry(old: Path, old_lessons: Path, slot: Path, folder: Path, relearn: int =
     if len(own):
         made = rebase.rebased(new, was)
         right = _accuracy(made)
-        _write(folder, made, relearn)
+        _write(folder, made, relearn if rebase.personal(new, was) else 0)
     _keep_waiting(folder, made, waiting)
     kept = len(rebase.own_samples(first.memory, made.memory)) if len(own) else 0
     return Carried(kept, rebase.personal(new, was), len(waiting), right)

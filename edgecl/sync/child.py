@@ -17,18 +17,17 @@ from typing import Any
 import edgecl
 from edgecl.types import ConfigError, DataError, EdgeclError, StoreError
 
-TASKS = {"pack": "edgecl.sync.packing", "install": "edgecl.sync.installing", "carry": "edgecl.sync.carry"}
+TASKS = {"pack": "edgecl.sync.packing", "install": "edgecl.sync.installing"}
 """Task → module whose `main` takes the object and returns the answer."""
 
 ANSWER_BYTES = 1 << 20
 NICE = 5  # predicting and learning go first
 KINDS: dict[int, type[EdgeclError]] = {e.exit_code: e for e in (ConfigError, DataError, StoreError)}
-_CODE = "import sys; sys.path[0] = {!r}; from edgecl.sync.child import serve; serve({!r})"
 
 
-def command(task: str) -> list[str]:
-    """What runs a task: the same package, wherever one stands."""
-    return [sys.executable, "-c", _CODE.format(str(Path(edgecl.__file__).resolve().parents[1]), task)]
+def python(code: str) -> list[str]:
+    """What runs some code beside this very package, wherever one stands."""
+    return [sys.executable, "-c", f"import sys; sys.path[0] = {str(Path(edgecl.__file__).resolve().parents[1])!r}; {code}"]
 
 
 def run(task: str, given: Mapping[str, Any], out: Path | None = None) -> dict[str, Any]:
@@ -36,7 +35,8 @@ def run(task: str, given: Mapping[str, Any], out: Path | None = None) -> dict[st
 
     Whatever ends this process ends the child too.
     """
-    child = subprocess.Popen(command(task), stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_as_child)  # noqa: PLW1509
+    command = python(f"from edgecl.sync.child import serve; serve({task!r})")
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=as_child)
     try:
         answer, _ = child.communicate(json.dumps({**given, **({"out": str(out)} if out else {})}).encode())
     except BaseException:
@@ -59,7 +59,7 @@ def _answer(task: str, code: int, data: bytes) -> dict[str, Any]:
     return said
 
 
-def _as_child() -> None:
+def as_child() -> None:
     """Between fork and exec: quieter than who asked, and not longer there."""
     os.nice(NICE)
     if sys.platform == "linux":

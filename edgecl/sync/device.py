@@ -53,16 +53,22 @@ def check_url(url: str, insecure: bool) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
-        host, _ = parts.hostname, parts.port
+        _ = parts.port  # which may be none
     except ValueError:
-        good, host, parts = None, None, urlsplit("")
+        good, parts = None, urlsplit("")
     if not good or parts.username:
         raise ConfigError(f"{url[:200]!r}: is no http:// or https:// address of a hub")
-    if parts.scheme == "http" and host not in LOOPBACK and not insecure:
+    if plain(url) and not insecure:
         raise ConfigError(
             f"{url}: without TLS whoever is in between can read what is sent and make it vanish, though change neither updates"
             " nor models; use https, or say --insecure-http"
         )
+
+
+def plain(url: str) -> bool:
+    """Whether it is http to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
 
 def make_key(path: Path) -> None:

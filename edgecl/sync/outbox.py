@@ -7,7 +7,6 @@ process at a time (the folder's owner holds `ROOT/sync/.lock`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -46,20 +45,31 @@ class Item:
 class Outbox:
     """See above. Every method raises StoreError in one line where the disk fails or a file is damaged."""
 
-    def __init__(self, folder: Path, quota: int) -> None:
+    def __init__(self, folder: Path, quota: int, *, sweep: bool = True) -> None:
+        """`sweep`: false where another process may be at work there: then it is only looked at."""
         self.folder, self.quota = folder, quota
+        if not sweep:
+            return
         with files.naming(folder):
             (folder / ASIDE).mkdir(parents=True, exist_ok=True)
             files.sync(folder.parent)
             files.sync(folder)
         self._sweep()
 
-    def put(self, payload: bytes, base: str, snapshot: str) -> Item:
-        """Keeps an update; what it supersedes goes. StoreError where it has no room: nothing is changed then."""
+    def put(self, file: Path, base: str, snapshot: str) -> Item:
+        """Keeps an update, and removes `file`, which has its bytes; what it supersedes goes.
+
+        StoreError where it has no room: nothing is changed then.
+        """
+        with files.naming(file):
+            size = file.stat().st_size
         needless = rules.superseded(self.waiting(), base)
-        self._make_room(len(payload), needless)
-        item = Item(self._take_number(), len(payload), hashlib.sha256(payload).hexdigest(), base, snapshot)
-        self._write(_update(self.folder, item.sequence), payload)
+        self._make_room(size, needless)
+        item = Item(self._take_number(), size, files.sha256(file), base, snapshot)
+        with files.naming(_update(self.folder, item.sequence)):
+            files.sync(file)
+            os.replace(file, _update(self.folder, item.sequence))
+            files.sync(self.folder)
         files.write_atomic(_card(self.folder, item.sequence), _encode(item))
         self._remember(snapshot)
         for number in needless:
@@ -78,12 +88,18 @@ class Outbox:
         """For the rules."""
         return [Waiting(i.sequence, i.bytes, i.base, i.begun) for i in self.items()]
 
-    def payload(self, item: Item) -> bytes:
-        """Its bytes. StoreError where they are not those that were put there."""
-        data = files.read_bounded(_update(self.folder, item.sequence), item.bytes)
-        if hashlib.sha256(data).hexdigest() != item.sha256:
-            raise StoreError(f"{_update(self.folder, item.sequence)}: is damaged (its sha256 is not the one of its card)")
-        return data
+    def check(self, item: Item) -> None:
+        """StoreError where its bytes are not those that were put there."""
+        path = _update(self.folder, item.sequence)
+        if files.sha256(path) != item.sha256:
+            raise StoreError(f"{path}: is damaged (its sha256 is not the one of its card)")
+
+    def read(self, item: Item, offset: int, size: int) -> bytes:
+        """At most `size` bytes of it, from `offset` on."""
+        path = _update(self.folder, item.sequence)
+        with files.naming(path), path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def begin(self, item: Item) -> None:
         """Some of it is on the hub now: no later update takes its place."""
@@ -147,19 +163,6 @@ class Outbox:
 
     # files
 
-    def _write(self, path: Path, data: bytes) -> None:
-        tmp = path.with_name(f".{path.name}.tmp")
-        with files.naming(path):
-            with suppress(FileNotFoundError):
-                os.unlink(tmp)
-            try:
-                files.write_chunks(tmp, [data])
-                os.replace(tmp, path)
-            finally:
-                with suppress(OSError):
-                    os.unlink(tmp)
-            files.sync(path.parent)
-
     def _remove(self, folder: Path, number: int) -> None:
         """The card first: without it the update is not there."""
         with files.naming(_card(folder, number)):
@@ -193,7 +196,8 @@ class Outbox:
 
 def _items(folder: Path) -> list[Item]:
     with files.naming(folder):
-        names = sorted((n for n in os.listdir(folder) if re.fullmatch(r"[0-9]{6,16}\.json", n)), key=lambda n: int(n[:-5]))
+        there = os.listdir(folder) if folder.is_dir() else []
+        names = sorted((n for n in there if re.fullmatch(r"[0-9]{6,16}\.json", n)), key=lambda n: int(n[:-5]))
     return [_decode(folder / n) for n in names]
 
 

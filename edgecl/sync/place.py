@@ -85,7 +85,7 @@ class Config:
     values: str = "int8"  # how weights are sent
     trial: str = "wait"  # who confirms a pulled slot: another program, or sync itself after a second self-test
     venv: bool = False  # a virtual environment in the slot, from the bundle's wheels
-    relearn: str = ""  # budget of a short lesson over the replay memory after a pull; "": none
+    relearn: int = 3  # epochs of a short lesson over the replay memory after a pull, where there are personal classes; 0: none
     before: str = ""  # command that stops what learns in the slot in use
     after: str = ""  # command that starts it again
 
@@ -123,6 +123,7 @@ def check(where: Path, config: Config) -> None:
         "trial": config.trial not in TRIALS,
         "every": not 1 <= config.every <= 7 * 86_400,
         "bytes_a_day": not 0 <= config.bytes_a_day < 1 << 50,
+        "relearn": not 0 <= config.relearn <= 1000,
         "quota": not 1 <= config.quota < 1 << 50,
     }
     for key, bad in wrong.items():
@@ -198,8 +199,8 @@ def alone(place: Place) -> Iterator[None]:
 
 
 def lessons_of(config: Config, slot: Path) -> Path:
-    """Where what was learned on top of a slot's bundle is kept. In `config.lessons`, as edgecl-learn.service has it, that is a folder
-    named by the first 16 hex digits of the SHA-256 of the bundle's manifest."""
+    """Where what was learned on top of a slot's bundle is kept. In `config.lessons`, as edgecl-learn.service has it, that is a
+    folder named by the first 16 hex digits of the SHA-256 of the bundle's manifest."""
     if not config.lessons:
         return slot / "lessons"
     with files.naming(slot / "manifest.json"):

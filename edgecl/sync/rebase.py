@@ -93,14 +93,16 @@ def _memory(made: Model, new: Model, old: Model) -> Reservoir:
     rows = {k: np.concatenate([getattr(kept, k), getattr(more, k)]) for k in ("x", "y", "ids", "logits")}
     pool = Reservoir(**rows, seen=0)
     capacity = new.memory.capacity
-    pool = _rows(pool, repeated(pool.y, [made.card.classes.index(n) for n in personal(new, old)], capacity // len(made.card.seen)))
+    pool = _rows(
+        pool, repeated(pool.y, [made.card.classes.index(n) for n in personal(new, old)], capacity // len(made.card.seen))
+    )
     chosen = balanced(pool.y, capacity, np.random.default_rng([made.config.seed, len(pool.y), first]))
     return _filled(_rows(pool, chosen), capacity, max(old.memory.seen, new.memory.seen))
 
 
 def repeated(y: I64, classes: Sequence[int], share: int) -> I64:
-    """Positions of `y`, those of the given classes again and again until each has `share`: what comes seldom is replayed as often as
-    the rest, since nobody else has it."""
+    """Positions of `y`, those of the given classes again and again until each has `share`: what nobody else has is replayed as
+    often as the rest, though it came seldom."""
     parts = [np.arange(len(y), dtype=np.int64)]
     for k in classes:
         at = np.flatnonzero(y == k)

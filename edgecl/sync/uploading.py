@@ -28,6 +28,9 @@ STATES = ("stored", "merged", "refused")
 Seal = Callable[[bytes], bytes]
 """A nonce → the signed envelope of the update."""
 
+Read = Callable[[int, int], bytes]
+"""Offset and size → so many bytes of the payload."""
+
 
 class Refused(DataError):
     """The hub will never take this update; its text says why."""
@@ -66,7 +69,7 @@ class Uploader:
     failures: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
 
-    def send(self, item: Item, payload: bytes, seal: Seal) -> Taken:
+    def send(self, item: Item, read: Read, seal: Seal) -> Taken:
         """Returns once the hub has stored the update.
 
         Raises Refused, NotNow, OutOfBytes, NetworkError after TRIES in a row that brought nothing on.
@@ -77,7 +80,7 @@ class Uploader:
             if isinstance(opened, Taken):
                 return opened
             self.begun(item)
-            for said in self._chunks(opened, payload):
+            for said in self._chunks(opened, item.bytes, read):
                 if said is not None:
                     return said
 
@@ -108,12 +111,12 @@ class Uploader:
 
     # sending
 
-    def _chunks(self, opened: tuple[str, int], payload: bytes) -> Iterator[Taken | None]:
+    def _chunks(self, opened: tuple[str, int], size: int, read: Read) -> Iterator[Taken | None]:
         """Ends where the upload is gone and has to be opened anew; yields None after each chunk but the last."""
         offset, path = opened[1], f"/v1/uploads/{opened[0]}"
         while True:
             try:
-                said = self._send(path, offset, payload)
+                said = self._send(path, offset, size, read)
             except NetworkError as e:
                 self._failed(e)
                 found = self._ask_offset(path)
@@ -124,19 +127,19 @@ class Uploader:
             if said.status == 200 and (taken := _taken(said)):
                 yield taken
             verdict = rules.verdict(said.status, said.offset is not None)
-            if said.offset is not None and said.offset <= len(payload) and verdict in (Verdict.DONE, Verdict.GO_ON):
+            if said.offset is not None and said.offset <= size and verdict in (Verdict.DONE, Verdict.GO_ON):
                 self._moved(offset, said.offset)
                 offset = said.offset
                 yield None
             elif not self._judge(rules.SENDING, said):
                 return
 
-    def _send(self, path: str, offset: int, payload: bytes) -> Said:
+    def _send(self, path: str, offset: int, size: int, read: Read) -> Said:
         """One chunk; an empty one where the hub has all, so that it says what became of it."""
-        rest = len(payload) - offset
+        rest = size - offset
         self._afford(min(rest, rules.SMALLEST) + HEADERS)
         left = self.allowance()
-        body = payload[offset : offset + (self.chunk if left is None else min(self.chunk, left - HEADERS))]
+        body = read(offset, min(rest, self.chunk if left is None else min(self.chunk, left - HEADERS)))
         began, failed = time.monotonic(), True
         try:
             kind = {OFFSET: str(offset), "Content-Type": "application/offset+octet-stream", "Content-Length": str(len(body))}

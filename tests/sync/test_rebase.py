@@ -40,7 +40,11 @@ def test_a_personal_class_keeps_its_rows_and_the_rest_is_the_new_bases(slot: Pat
     assert np.array_equal(made.weights[name][at], old.weights[name][was])
     others = [k for k in base.card.seen if k != at]
     assert np.array_equal(made.weights[name][others], base.weights[name][others])
-    assert all(np.array_equal(a, base.weights[k]) for k, a in made.weights.items() if not k.removeprefix("momentum.").startswith(made.net.logits))
+    assert all(
+        np.array_equal(a, base.weights[k])
+        for k, a in made.weights.items()
+        if not k.removeprefix("momentum.").startswith(made.net.logits)
+    )
     assert all(np.array_equal(a, base.live[k]) for k, a in made.live.items())
 
 
@@ -49,15 +53,18 @@ def test_the_memory_has_the_devices_samples_and_all_classes(slot: Path, new: Pat
     made = rebase.rebased(base, old)
     memory = made.memory
     assert memory is not None
-    assert memory.capacity == memory.size == 60
+    assert memory.capacity == memory.size == 90
     names = [made.card.classes[k] for k in memory.y]
     assert set(names) == {made.card.classes[k] for k in made.card.seen}
-    assert names.count("8") >= 5
+    assert names.count("8") == 10  # an even share, though the old memory had fewer
     pairs = {(i, x.tobytes()) for i, x in zip(memory.ids.tolist(), memory.x, strict=True)}
     assert len(pairs) == len({i for i, _ in pairs}) == len({x for _, x in pairs})  # an id is one sample's
     shared = ("8", "3")
     to, source = ([m.card.classes.index(n) for n in shared] for m in (made, old))
-    was = {(x.tobytes(), old.card.classes[y], tuple(z)) for x, y, z in zip(old.memory.x, old.memory.y, old.memory.logits[:, source], strict=True)}
+    was = {
+        (x.tobytes(), old.card.classes[y], tuple(z))
+        for x, y, z in zip(old.memory.x, old.memory.y, old.memory.logits[:, source], strict=True)
+    }
     now = {(x.tobytes(), n, tuple(z)) for x, n, z in zip(memory.x, names, memory.logits[:, to], strict=True)}
     assert now <= was
 
@@ -101,16 +108,16 @@ def carried(slot: Path, new: Path, relearn: int = 0) -> carry.Carried:
 def test_the_runtime_opens_it_as_the_newest_lesson_and_goes_on(slot: Path, new: Path) -> None:
     done = carried(slot, new)
     assert done.classes == ("8",)
-    assert done.samples > 10
+    assert done.samples >= 10
     assert done.waiting == 0
     run = newest(new)
     assert run == new / "lessons/001"
     assert lesson.finished(run)
     model = open_model(run)
     assert "8" in [model.card.classes[k] for k in model.card.seen]
-    assert right(model, samples(range(8), 40, test=True)) > 0.6
+    assert right(model, samples(range(8), 40, test=True)) > 0.9
     after = teach(new / "lessons", run, samples([8, 3], 20, 40))
-    assert right(open_model(after), samples([8], 40, test=True)) > 0.6
+    assert right(open_model(after), samples([8], 40, test=True)) > right(model, samples([8], 40, test=True))
 
 
 def test_relearning_fits_the_rows_to_the_new_features(slot: Path, new: Path, tmp_path: Path, later: Path, key: Path) -> None:
@@ -119,8 +126,8 @@ def test_relearning_fits_the_rows_to_the_new_features(slot: Path, new: Path, tmp
     done = carried(slot, other, relearn=4)
     assert done.classes == ("8",)
     both = [right(open_model(newest(at)), samples([8], 40, test=True)) for at in (new, other)]
-    assert both[1] >= both[0]
-    assert both[1] > 0.5
+    assert both[1] > max(0.4, both[0])
+    assert right(open_model(newest(other)), samples(range(8), 40, test=True)) > 0.9
     assert not (newest(other) / "lesson.npz").exists()
 
 
@@ -167,7 +174,9 @@ def test_samples_that_wait_come_along(slot: Path, new: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_a_power_cut_leaves_a_folder_that_opens(slot: Path, new: Path, tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_power_cut_leaves_a_folder_that_opens(
+    slot: Path, new: Path, tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where lessons lie outside of the slot. Every seventh call is cut; the next try makes it whole."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     folder = tmp_path / "kept"

@@ -44,7 +44,7 @@ def uploader(port: int, slept: list[float] | None = None, **more: Any) -> Upload
 
 
 def send(up: Uploader, payload: bytes = PAYLOAD, number: int = 1) -> Taken:
-    return up.send(item(payload, number), payload, seal(number, payload))
+    return up.send(item(payload, number), lambda at, size: payload[at : at + size], seal(number, payload))
 
 
 def test_an_update_arrives_over_one_connection(hub: Hub, port: int) -> None:
