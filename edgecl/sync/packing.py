@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecl import files, store, update
+from edgecl import files, runfolder, store, update
 from edgecl.model import Model, open_model
 from edgecl.runtime import lessons
 from edgecl.runtime import place as places
@@ -62,11 +62,28 @@ def pack(base: Model, learned: Model, carried: dict[str, Any], values: str) -> b
 
 
 def _taught(base: Model, learned: Model, carried: dict[str, Any]) -> Taught:
-    last = carried.get("last_id")
-    if last is None or base.memory is None:
-        return update.taught_since(base, learned)
-    ids = np.full_like(base.memory.ids, last)
-    return update.taught_since(base._replace(memory=replace(base.memory, ids=ids)), learned)
+    taught = update.taught_since(base, learned)
+    if not carried:
+        return taught
+    of_newest = sum(runfolder.read_config(learned.folder.parent.parent)["data"]["samples"])
+    return replace(taught, samples=_since(learned, carried["last_id"], of_newest))
+
+
+def _since(learned: Model, last: int, at_least: int) -> dict[str, int]:
+    """Samples by class, of those with ids above `last`: as many as ids came, shared out as the memory has them.
+
+    Of a short lesson the memory may have kept none: its samples are then spread over all classes.
+    """
+    memory = learned.memory
+    if memory is None:
+        return {}
+    came = memory.ids > last
+    counts = np.bincount(memory.y[came], minlength=len(learned.card.classes))
+    if not came.any():
+        counts[list(learned.card.seen)] = 1
+    total = max(at_least, int(memory.ids.max()) - last)
+    shares = np.rint(counts * (total / counts.sum())).astype(int).tolist()
+    return {name: n for name, n in zip(learned.card.classes, shares, strict=True) if n}
 
 
 def rebased(folder: Path) -> dict[str, Any]:

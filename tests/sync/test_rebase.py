@@ -135,7 +135,7 @@ def test_it_is_not_packed_and_what_follows_counts_its_own_samples_only(slot: Pat
     carried(slot, new)
     given = {"slot": str(new), "lessons": str(new / "lessons"), "packed": [], "values": "int8", "out": str(tmp_path / "out")}
     assert packing.main(given) == {}
-    teach(new / "lessons", newest(new), samples([2], 12, 150))
+    teach(new / "lessons", newest(new), samples([2], 60, 60))
     said = packing.main(given)
     assert said["lesson"] == "002"
     from edgecl.update import peek
@@ -143,8 +143,16 @@ def test_it_is_not_packed_and_what_follows_counts_its_own_samples_only(slot: Pat
     head = peek((tmp_path / "out").read_bytes())
     assert head.base == open_model(new / "learner").card.snapshot
     assert dict(zip(head.classes, head.samples, strict=True))["8"] == 0
-    assert 0 < dict(zip(head.classes, head.samples, strict=True))["2"] <= 12
+    assert 50 < dict(zip(head.classes, head.samples, strict=True))["2"] <= 60
     assert packing.main({**given, "packed": [said["snapshot"]]}) == {}
+
+
+def test_a_lesson_too_short_for_the_memory_counts_for_all_classes(slot: Path, new: Path) -> None:
+    carried(slot, new)
+    learned = open_model(newest(new))
+    assert learned.memory is not None
+    counts = packing._since(learned, int(learned.memory.ids.max()), 18)
+    assert counts == {learned.card.classes[k]: 2 for k in learned.card.seen}
 
 
 def test_nothing_is_carried_where_nothing_was_learned(base: Path, key: Path, new: Path, tmp_path: Path) -> None:
@@ -177,10 +185,10 @@ def test_samples_that_wait_come_along(slot: Path, new: Path, tmp_path: Path) -> 
 def test_a_power_cut_leaves_a_folder_that_opens(
     slot: Path, new: Path, tmp_path: Path, fate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where lessons lie outside of the slot. Every seventh call is cut; the next try makes it whole."""
+    """As where lessons lie outside of the slot. Every 17th call is cut; the next try makes it whole."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     folder = tmp_path / "kept"
-    for at in count(1 + FATES.index(fate), 7):
+    for at in count(1 + FATES.index(fate), 17):
         power = Power(at)
         with pytest.MonkeyPatch.context() as patch:
             power(patch)
