@@ -116,7 +116,7 @@ def percentile(values: list[float], share: float) -> float:
 
 def ingest(root: Path, clients: int, size: int, seconds: float) -> dict[str, Any]:
     here = bare(root, LIMITS)
-    engine = store.connect(serve.database_url(here, settings.read(here)))
+    engine = store.connect(settings.database_url(here, settings.read(here)))
     store.prepare(engine)
     made = [Device(root / "clients", "http://127.0.0.1:1", f"c{i}") for i in range(clients)]
     token = store.add_token(engine, store.Token(uses=clients, approve=True), "bench")

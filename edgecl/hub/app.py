@@ -70,7 +70,7 @@ def _device_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/time", summary="The hub's time, signed over a nonce by the timestamp key.")
     async def time(nonce: str) -> Response:
-        return JSONResponse(await run_in_threadpool(service.time, nonce))
+        return Response(await run_in_threadpool(service.time, nonce), media_type="application/json")
 
 
 def _upload_routes(app: FastAPI, service: Service) -> None:

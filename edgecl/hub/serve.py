@@ -15,7 +15,6 @@ from edgecl import files
 from edgecl.hub import app, extra, place, settings, store
 from edgecl.hub.place import Place
 from edgecl.hub.service import Service
-from edgecl.hub.settings import Settings
 from edgecl.types import ConfigError, StoreError
 
 HEAD_BYTES = 16 << 10
@@ -31,15 +30,10 @@ def open_service(root: Path) -> Service:
     extra.need()
     here = place.opened(root)
     known = settings.read(here)
-    engine = store.connect(database_url(here, known))
+    engine = store.connect(settings.database_url(here, known))
     check(here)
     store.prepare(engine)
     return Service(here, known, engine)
-
-
-def database_url(here: Place, known: Settings) -> str:
-    """The URL of hub.yaml, else that of hub.db in the folder."""
-    return known.database or f"sqlite:///{here.database.resolve()}"
 
 
 def check(here: Place) -> None:
@@ -120,7 +114,7 @@ def _jobs(service: Service, stop: threading.Event, say: Callable[[str], object])
 
 def _merge(root: Path) -> subprocess.Popen[str]:
     """`edgecl hub merge` at a lower priority."""
-    command = [sys.executable, "-m", "edgecl", "hub", "merge", str(root), "--tend"]
+    command = [sys.executable, "-m", "edgecl", "hub", "merge", str(root)]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_nicely
     )

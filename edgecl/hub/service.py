@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
-from edgecl.hub import store
+from edgecl.hub import repository, store
 from edgecl.hub.ingest import Writer
 from edgecl.hub.nonces import Nonces
 from edgecl.hub.place import DEVICE, LAST, Place
@@ -143,14 +143,12 @@ class Service:
         model = store.current(self.engine)
         return Answer(200, {"state": device.state, "model": model.number if model else 0})
 
-    def time(self, nonce: str) -> dict[str, Any]:
+    def time(self, nonce: str) -> bytes:
         """GET /v1/time."""
-        if not re.fullmatch(r"[0-9a-f]{16,64}", nonce):
-            raise Refusal(400, "nonce is not 16 to 64 hex digits")
-        from edgecl.hub import repository
-
-        signed: dict[str, Any] = repository.signed_time(self.place.root, nonce)
-        return signed
+        try:
+            return repository.signed_time(self.place.root, nonce)
+        except DataError as e:
+            raise Refusal(400, str(e)) from None
 
     # what the above have in common
 

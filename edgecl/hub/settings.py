@@ -46,6 +46,7 @@ class Merging:
     at_least: int = 1  # updates that wait
     at_most: int = 500  # taken at once, the oldest first
     max_age: int = 16  # models that an update's base may lie behind
+    memory_bytes: int = 1024 * MIB  # of decoded updates in one merge; more are merged after it
     attempts: int = 3  # refused merges that an update may have been in
     may_lose: float = 0.01  # of accuracy on the held-out samples, to the model in use
     rules: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +92,11 @@ def check(where: Path | str, settings: Settings) -> None:
             low = 0 if key in ("max_age", "may_lose") else 1
             if key != "rules" and not low <= value <= 1 << 50:
                 raise ConfigError(f"{where}: {prefix}.{key} is {value!r}, not a number from {low} up")
+
+
+def database_url(place: Place, settings: Settings) -> str:
+    """The URL of hub.yaml, else that of hub.db in the folder."""
+    return settings.database or f"sqlite:///{place.database.resolve()}"
 
 
 def _known(where: Path, prefix: str, kind: Any, given: Any) -> dict[str, Any]:

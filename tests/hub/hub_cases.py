@@ -9,17 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy import Engine
 
-from edgecl.hub import place, serve, settings, store
+from edgecl.hub import serve, settings, store
 from edgecl.hub.place import Place
 from edgecl.hub.service import ENROLL, Service
 from edgecl.hub.settings import Limits, Settings
+from edgecl.hub.store.updates import New, insert
+from edgecl.model import Model
+from edgecl.update import Base
+from edgecl.update.difference import difference
 from edgecl.update.envelope import seal, seal_record
+from edgecl.update.payload import encode
 
 CHUNK = {"Content-Type": "application/offset+octet-stream"}
 
@@ -66,10 +72,10 @@ def wait_for(url: str) -> None:
 class Device:
     """A key and a connection."""
 
-    def __init__(self, folder: Path, url: str, name: str = "pi") -> None:
+    def __init__(self, folder: Path, url: str, name: str = "pi", seed: bytes | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name, self.key = name, folder / f"{name}.pem"
-        secret = Ed25519PrivateKey.generate()
+        secret = Ed25519PrivateKey.from_private_bytes(seed) if seed else Ed25519PrivateKey.generate()
         self.key.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.key.chmod(0o600)
         self.secret, self.public = secret, secret.public_key().public_bytes_raw()
@@ -133,5 +139,34 @@ class Device:
         return self.http.post(f"/v1/devices/{self.id}/report", content=seal_record(self.key, "edgecl-report", body))
 
 
-def opened(root: Path) -> Place:
-    return place.opened(root)
+class Fleet(NamedTuple):
+    """What devices learned on top of one base."""
+
+    base: Model
+    learned: list[Model]
+    new: Model  # classes that the base does not know
+
+    def payloads(self) -> list[bytes]:
+        """The update of each of `learned`."""
+        return [encode(difference(self.base, m), Base.of(self.base)) for m in self.learned]
+
+    def payload(self, learned: Model) -> bytes:
+        return encode(difference(self.base, learned), Base.of(self.base))
+
+
+def put(here: Place, engine: Engine, device: Device, sequence: int, payload: bytes) -> None:
+    """An update as an upload leaves it, without the network."""
+    folder = here.updates / device.id
+    folder.mkdir(exist_ok=True)
+    here.update(device.id, sequence).write_bytes(payload)
+    here.envelope(device.id, sequence).write_bytes(seal(device.key, device.id, sequence, bytes(16), payload))
+    with store.writing(engine) as db:
+        assert insert(db, New(device.id, sequence, hashlib.sha256(payload).hexdigest(), len(payload)))
+
+
+def enrolled(here: Place, engine: Engine, name: str) -> Device:
+    """An approved device, without the network. The same name gives the same key."""
+    device = Device(here.root / "devices", "http://127.0.0.1:1", name, hashlib.sha256(name.encode()).digest())
+    token = store.add_token(engine, store.Token(approve=True), "test")
+    store.enroll(engine, token, device.public, {"name": name, "machine": "", "edgecl": ""}, 1000, 1000)
+    return device

@@ -31,7 +31,7 @@ from edgecl.hub.store.models import (
     was_published,
 )
 from edgecl.hub.store.operators import Entry, add_operator, audit, check_operator, operators, remove_operator
-from edgecl.hub.store.tables import connect, prepare, reading, writing
+from edgecl.hub.store.tables import connect, now, prepare, reading, writing
 from edgecl.hub.store.updates import Update, insert, judged, outlived, refuse, stored_bytes, update, updates, waiting
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "merges",
     "model",
     "models",
+    "now",
     "of_snapshot",
     "operators",
     "outlived",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -157,6 +158,11 @@ def _set_up(connection: Any, _: Any) -> None:
 def _begin(connection: Connection) -> None:
     mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def now() -> int:
+    """Seconds since 1970, UTC."""
+    return int(time.time())
 
 
 def prepare(engine: Engine) -> None:
