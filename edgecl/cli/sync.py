@@ -38,7 +38,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print lines of JSON
 @click.option("--insecure-http", is_flag=True, default=None, help="Talk http to another machine, without TLS.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of config.json, such as bytes_a_day=5000000.")
 def enroll(token: str, place: Path, sets: tuple[str, ...], **given: Any) -> None:
-    """Join a hub, with the token that `edgecl hub token` printed. Again: change options."""
+    """Join a hub, with the token that `edgecl hub token` printed. Again: change options.
+
+    Where ROOT has no slots yet, `pull` installs the hub's model there.
+    """
     from edgecl.sync.enrolling import enroll as join
     from edgecl.sync.place import Place, alone
 
@@ -47,8 +50,7 @@ def enroll(token: str, place: Path, sets: tuple[str, ...], **given: Any) -> None
         if options.get(key):
             options[key] = str(Path(options[key]).resolve())
     here = Place(place.resolve())
-    here.slot()
-    here.folder.mkdir(mode=0o700, exist_ok=True)
+    here.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(here):
         config, state = join(here, token, options)
     _warn(config)

@@ -1,7 +1,7 @@
 """Carries what a device had learned into the slot of a new base, before the switch to it.
 
-Written is a folder of lessons as `runtime` opens it: one finished lesson, made of the new base (rebase.py), and as waiting samples
-those that no lesson had been made of yet.
+Written is a folder of lessons as `runtime` opens it: one finished lesson, made of the new base (rebase.py), and as waiting
+samples those that no lesson had been made of yet.
 """
 
 from __future__ import annotations

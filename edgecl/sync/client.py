@@ -147,12 +147,12 @@ class Client:
 
     def _seen(self) -> str:
         slot = self.place.slot()
-        return f"{slot.name} {look(lessons_of(self.config, slot))}"
+        return "" if slot is None else f"{slot.name} {look(lessons_of(self.config, slot))}"
 
     def pack(self) -> bool:
         """Puts an update into the outbox where there is a lesson that has none yet. Raises StoreError and its kin."""
         seen, slot = self._seen(), self.place.slot()
-        if seen == self._looked:
+        if slot is None or seen == self._looked:
             return False
         out = self.place.folder / "packed.tmp"
         given = {

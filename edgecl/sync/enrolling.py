@@ -30,9 +30,8 @@ def enroll(place: Place, token: str, options: Mapping[str, Any], api: Api | None
     reached, DataError where it refuses.
     """
     join = device.parse_token(token)
-    place.slot()
     with files.naming(place.folder):
-        place.folder.mkdir(mode=0o700, exist_ok=True)
+        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.sync(place.root)
     config = _config(place, join, options)
     api = api or Api(join.url, ca=Path(config.ca) if config.ca else None)

@@ -34,8 +34,11 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     """
     place, config = Place(Path(given["root"])), Config(**given["config"])
     if given.get("confirm"):
-        return {"tested": _confirm(place, config)}
+        return _confirm(place, config)
     old = place.slot()
+    if old is None:
+        done = bundle.install(Path(given["bundle"]), place.root, Path(given["key"]), venv=config.venv)
+        return {"slot": done.slot.name, "tested": done.tested, "carried": {}}
     with _quiet(lessons_of(config, old)) as folder:
         newest = newest_of_its_own(old, folder)
         if newest is not None and snapshot_of(newest) not in given["packed"]:
@@ -90,13 +93,13 @@ def _quiet(folder: Path) -> Iterator[Path]:
         ) from None
 
 
-def _confirm(place: Place, config: Config) -> str:
+def _confirm(place: Place, config: Config) -> dict[str, Any]:
     """The bundle's self-test once more, and the newest lesson opened: then the slot in use is on trial no longer."""
-    slot = place.slot()
+    slot = slots.boot(place.root)  # counts as a start: after three that failed the other slot is in use again
     tested = check(slot, bundle.read_manifest(slot))
     found = places.find(slot)
     newest = lessons.newest(found, lessons_of(config, slot))
     if newest is not None:
         open_model(newest)
     slots.confirm(place.root)
-    return tested
+    return {"slot": slot.name, "tested": tested}

@@ -58,12 +58,9 @@ class Place(NamedTuple):
     def down(self) -> Path:
         return self.folder / "down"
 
-    def slot(self) -> Path:
-        """The slot in use, by its own name: `current` may lead elsewhere later. StoreError where nothing is installed."""
-        slot = slots.current(self.root)
-        if slot is None:
-            raise StoreError(f"{self.root}: nothing is installed there (edgecl bundle install BUNDLE --root {self.root})")
-        return slot
+    def slot(self) -> Path | None:
+        """The slot in use, by its own name: `current` may lead elsewhere later. None where nothing is installed."""
+        return slots.current(self.root)
 
 
 @dataclass(frozen=True)
@@ -208,8 +205,10 @@ def lessons_of(config: Config, slot: Path) -> Path:
     return Path(config.lessons) / digest[:16]
 
 
-def base_of(slot: Path) -> str:
+def base_of(slot: Path | None) -> str:
     """The snapshot that a slot's bundle brought: SHA-256 of its state.json; "" where it has no learner. Raises StoreError."""
+    if slot is None:
+        return ""
     found = sorted((slot / "learner" / "snapshots").glob("[0-9]*/state.json"), key=lambda p: int(p.parent.name))
     return files.sha256(found[-1]) if found else ""
 

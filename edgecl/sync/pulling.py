@@ -72,7 +72,7 @@ def trial(client: Client) -> str:
             f"{client.place.slot()}: is on trial; a newer model waits until it is confirmed (edgecl bundle confirm --root {root})"
         )
     said = child.run("install", {"root": str(root), "config": client.config_of_child(), "confirm": True})
-    client.say({"event": "confirmed", "slot": client.place.slot().name, "tested": said["tested"]})
+    client.say({"event": "confirmed", "slot": said["slot"], "tested": said["tested"]})
     return ""
 
 

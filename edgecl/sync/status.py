@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgecl import slots
@@ -19,7 +20,7 @@ def status(place: Place) -> dict[str, Any]:
         "device": config.device,
         "name": config.name,
         "state": state.hub or "not heard of since it enrolled",
-        "slot": f"{slot.name}, on trial ({tries} starts)" if tries is not None else slot.name,
+        "slot": _slot(slot, tries),
         "base": base_of(slot)[:12],
         "waiting": [{"sequence": i.sequence, "bytes": i.bytes, "begun": i.begun} for i in outbox.items()],
         "set_aside": [{"sequence": i.sequence, "why": i.reason} for i in outbox.aside()],
@@ -30,3 +31,9 @@ def status(place: Place) -> dict[str, Any]:
         "bytes_today": {"up": spent.up, "down": spent.down, "of": config.bytes_a_day or None},
         "hub_time": int(state.time) or None,
     }
+
+
+def _slot(slot: Path | None, tries: int | None) -> str:
+    if slot is None:
+        return "nothing is installed; edgecl sync pull does it"
+    return slot.name if tries is None else f"{slot.name}, on trial ({tries} starts)"
