@@ -45,7 +45,7 @@ def init(folder: Path, offline: Path | None = None, life: Lifetimes | None = Non
 
     What a power cut left is used again. Raises StoreError where a repository is there.
     """
-    life, now, kept = life or Lifetimes(), _now(now), offline or folder / OFFLINE
+    life, now, kept = life or Lifetimes(), now_or(now), offline or folder / OFFLINE
     for path in (folder / KEYS, kept):
         keyfiles.make_folder(path)
     with files.naming(folder):
@@ -72,7 +72,7 @@ def publish(
     `custom` is {number, snapshot, net, classes, bytes (unpacked)}; the bundle key is added. A device sees all of it or nothing.
     Raises DataError for a number that is not above those before.
     """
-    life, now = life or Lifetimes(), _now(now)
+    life, now = life or Lifetimes(), now_or(now)
     with locked(folder / tufset.LOCK):
         tuf = tufset.read(folder)
         if not tuf.key_ids(MODELS):
@@ -88,7 +88,7 @@ def publish(
 
 def refresh_timestamp(folder: Path, life: Lifetimes | None = None, now: float | None = None) -> bool:
     """Signs anew what of the online roles has less than half of its life left; whether anything. Call it every hour or so."""
-    life, now = life or Lifetimes(), _now(now)
+    life, now = life or Lifetimes(), now_or(now)
     with locked(folder / tufset.LOCK):
         tuf = tufset.read(folder)
         roles = [r for r in ONLINE if tuf.key_ids(r)]
@@ -103,7 +103,7 @@ def signed_time(folder: Path, nonce: str, now: float | None = None) -> bytes:
     """The answer to `GET /v1/time?nonce=`: JSON, see sync/hubtime.py. Raises DataError where the nonce is not 32 hex digits."""
     if not hubtime.NONCE.fullmatch(nonce):
         raise DataError("nonce: must be 32 lower-case hex digits")
-    seconds, signer = int(_now(now)), keyfiles.load(folder / KEYS / "timestamp.pem")
+    seconds, signer = int(now_or(now)), keyfiles.load(folder / KEYS / "timestamp.pem")
     signature = signer.sign(hubtime.signed_bytes(nonce, seconds))
     said = {"_type": hubtime.TYPE, "nonce": nonce, "time": seconds}
     signatures = [{"keyid": signature.keyid, "sig": signature.signature}]
@@ -191,5 +191,6 @@ def _sync_folders(folder: Path) -> None:
             files.sync(folder / name)
 
 
-def _now(now: float | None) -> float:
+def now_or(now: float | None) -> float:
+    """UTC seconds."""
     return time.time() if now is None else now
