@@ -48,7 +48,8 @@ def save_npz(path: Path, classes: Sequence[str], train: Labelled, test: Labelled
     return path
 
 
-ACTIVITIES = ("walking", "upstairs", "downstairs", "sitting", "standing", "lying") + (
+ACTIVITIES = (
+    "walking", "upstairs", "downstairs", "sitting", "standing", "lying",
     "stand-to-sit", "sit-to-stand", "sit-to-lie", "lie-to-sit", "stand-to-lie", "lie-to-stand",
 )  # fmt: skip
 HAPT_BASE_USERS = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +137,7 @@ def devices(folder: Path, state: str, as_json: bool) -> None:
 
         _show(
             store.devices(engine, state), as_json,
-            lambda d: f"{d.id}  {d.state:8}  seen {_when(d.last_seen)}  model {d.model:<4}  {d.bytes:>11,} B  {d.name} {d.health}",
+            lambda d: f"{d.id}  {d.state:8}  seen {_when(d.last_seen)}  model {d.model:<4}  {d.bytes:>11,} B {d.name} {d.health}",
         )  # fmt: skip
 
 
@@ -260,8 +261,17 @@ def user(folder: Path, name: str, remove: bool, password_stdin: bool, who: str) 
             print(f"{name}: removed")
             return
         if password_stdin:
-            password = click.get_text_stream("stdin").readline(1002).rstrip("\n")
+            password = sys.stdin.readline(1002).rstrip("\n")
         else:
             password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
         store.add_operator(engine, name, password, who)
         print(f"{name}: may use the operator's page")
+
+
+def _add_keys() -> None:
+    from edgecl.cli.hubkeys import keys
+
+    command.add_command(keys)
+
+
+_add_keys()

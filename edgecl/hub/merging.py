@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -119,12 +119,22 @@ class _Job:
         if not any(c.samples() for c in screened.taken):
             found += [_judged(c, STORED, PERSONAL) for c in screened.taken]
             return self._refused(found, before, None, "nothing to merge")
-        merged = merge(base, screened.taken, self.rules)
-        after = self._accuracy(merged)
+        merged, after = self._best(screened.taken, before - self.known.merging.may_lose)
         if after < before - self.known.merging.may_lose:
             reason = f"accuracy on the held-out samples fell from {100 * before:.2f} to {100 * after:.2f} %"
             return self._refused(found + self._again(screened.taken, reason), before, after, reason)
         return self._published(merged, screened.taken, found, before, after)
+
+    def _best(self, taken: Sequence[Contribution], enough: float) -> tuple[Merged, float]:
+        """The merged model at the first rate that reaches `enough`, of the rules' and halves of it: lessons that came to the same
+        on bases of their own, added one after the other, go too far. Else the last, with its accuracy."""
+        rate = self.rules.rate
+        for halvings in range(self.known.merging.rates):
+            merged = merge(self.current.base, taken, replace(self.rules, rate=rate / 2**halvings))
+            accuracy = self._accuracy(merged)
+            if accuracy >= enough:
+                break
+        return merged, accuracy
 
     def _judge(self, net: object, classes: tuple[str, ...]) -> Judge:
         return heldout.judge(self.here.held_out, self.current.model.card, net, classes)  # type: ignore[arg-type]

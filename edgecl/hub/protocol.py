@@ -1,14 +1,35 @@
-"""uvicorn's HTTP/1.1 with an end to waiting for a request's head: who sends it byte by byte holds no connection for ever."""
+"""uvicorn's server and HTTP/1.1, with an end to waiting for a request's head: who sends it byte by byte holds no connection."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 30
 """From the first byte, or the connection's beginning, to the end of the head."""
+
+
+class Server(uvicorn.Server):
+    """One whose `run` returns after SIGINT or SIGTERM, so that what is around it ends too."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Protocol(H11Protocol):

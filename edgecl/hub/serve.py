@@ -69,7 +69,7 @@ def server(service: Service) -> Any:
     """A uvicorn server of it; `run(sockets=[…])` serves until SIGINT or SIGTERM."""
     import uvicorn
 
-    from edgecl.hub.protocol import Protocol
+    from edgecl.hub.protocol import Protocol, Server
 
     made = app.make(service)
     config = uvicorn.Config(
@@ -77,7 +77,7 @@ def server(service: Service) -> Any:
         h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
         limit_concurrency=service.limits.connections, backlog=BACKLOG,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(root: Path, host: str, port: int, say: Callable[[str], object]) -> None:

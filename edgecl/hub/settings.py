@@ -48,6 +48,7 @@ class Merging:
     max_age: int = 16  # models that an update's base may lie behind
     memory_bytes: int = 1024 * MIB  # of decoded updates in one merge; more are merged after it
     attempts: int = 3  # refused merges that an update may have been in
+    rates: int = 3  # tried where accuracy is lost: the rules' rate, half of it, a quarter
     may_lose: float = 0.01  # of accuracy on the held-out samples, to the model in use
     rules: dict[str, Any] = field(default_factory=dict)
 

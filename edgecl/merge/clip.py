@@ -21,10 +21,15 @@ CHUNK = 1 << 15  # values at a time: what is in work stays in the cache
 
 
 def norm(base: Base, contribution: Contribution) -> float:
-    """Euclidean norm of the change of all parameters; rows of classes that the base lacks are left out."""
-    rows, known, total = rows_of(base.net), len(base.classes), 0.0
+    """Euclidean norm of the change of all parameters; rows of classes that the base lacks are left out.
+
+    Of a masked layer it is read where base or device live: elsewhere nothing can change.
+    """
+    rows, known, update, total = rows_of(base.net), len(base.classes), contribution.update, 0.0
     for name in base.net.weights():
-        delta = contribution.update.delta[name]
+        delta, key = update.delta[name], name.removesuffix(".weight")
+        if key in base.live and name != key and (live := base.live[key] | update.live[key]).shape == delta.shape[: live.ndim]:
+            delta = delta.reshape(live.size, -1)[np.flatnonzero(live)]
         total += squares(delta[:known] if name in rows else delta)
     return sqrt(total)
 

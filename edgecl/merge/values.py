@@ -7,7 +7,7 @@ elected, and the mean is of those that agree (Yadav et al. 2023, algorithm 1; th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgecl import masks
 from edgecl.merge.clip import CHUNK, F64
 from edgecl.merge.settings import Settings
-from edgecl.types import F32, Bools
+from edgecl.types import F32, I64, Bools
 
 ROOM = 1 << 20  # values of all contributions together that a rule which sorts has in work
 
@@ -31,16 +31,33 @@ class Layer(NamedTuple):
     live: Sequence[Bools] = ()  # n, in unit shape; none where the layer has no mask
     unit: str = ""
 
-    def part(self, rows: slice) -> Layer:
-        """Some of the rows; of blocks of 4×4 whole ones."""
-        units = slice(rows.start // masks.BLOCK, -(-rows.stop // masks.BLOCK)) if self.unit == "block4x4" else rows
-        live = [m[units] for m in self.live]
-        return self._replace(base=self.base[rows], deltas=[d[rows] for d in self.deltas], live=live)
-
 
 def merged_change(layer: Layer, settings: Settings) -> F64:
     """The change that the rule of the settings makes of all, in the layer's shape; 0 where nobody has a say."""
-    return RULES[settings.values](layer, settings)
+    if not layer.live:
+        return RULES[settings.values](layer, settings)
+    index, squeezed = _anywhere(layer)
+    each = squeezed.base.shape[1]
+    change = np.zeros((layer.base.size // each, each))
+    change[index] = RULES[settings.values](squeezed, settings)
+    return change.reshape(layer.base.shape)
+
+
+def _anywhere(layer: Layer) -> tuple[I64, Layer]:
+    """Which units live on some device, and the layer with only those: values [units, weights each], masks [units]."""
+    flags = [flags_of(m, layer.unit, layer.base.shape) for m in layer.live]
+    index = np.flatnonzero(np.logical_or.reduce(flags))
+
+    def some(a: F32) -> F32:
+        return a.reshape(flags[0].size, -1)[index]
+
+    return index, Layer(some(layer.base), [*map(some, layer.deltas)], layer.scales, layer.voices, [f[index] for f in flags])
+
+
+def flags_of(live: Bools, unit: str, shape: tuple[int, ...]) -> Bools:
+    """A mask, flat, one flag for each unit in the order of its weights; of blocks, whose weights lie apart, one a weight."""
+    wide = masks.expand(live, unit, shape) if unit == "block4x4" else live
+    return np.asarray(wide, np.bool_).reshape(-1)
 
 
 def mean(layer: Layer, settings: Settings) -> F64:
@@ -52,8 +69,8 @@ def mean(layer: Layer, settings: Settings) -> F64:
     if not layer.live:
         return _shares(total, np.float64(layer.voices.sum()))
     said, undone = _unit_sums(layer)
-    total += _spread(undone, layer) * layer.base
-    return _shares(total, _spread(said, layer))
+    total += undone[:, None] * layer.base
+    return _shares(total, said[:, None])
 
 
 def _weighted_sum(deltas: Sequence[F32], weights: F64, shape: tuple[int, ...]) -> F64:
@@ -70,22 +87,17 @@ def _weighted_sum(deltas: Sequence[F32], weights: F64, shape: tuple[int, ...]) -
 
 
 def _unit_sums(layer: Layer) -> tuple[F64, F64]:
-    """In unit shape: Σ voice over those on which the unit lives, and Σ voice·scale over those on which it is dead."""
-    said, undone = np.zeros(layer.live[0].shape), np.zeros(layer.live[0].shape)
+    """By unit: Σ voice over those on which it lives, and Σ voice·scale over those on which it is dead."""
+    said, undone = np.zeros(len(layer.base)), np.zeros(len(layer.base))
     for live, voice, scale in zip(layer.live, layer.voices.tolist(), layer.scales.tolist(), strict=True):
         said += live * voice
         undone += ~live * (voice * scale)
     return said, undone
 
 
-def _spread(units: F64, layer: Layer) -> F64:
-    """Values of units, in the shape of the weights."""
-    return np.asarray(masks.expand(units, layer.unit, layer.base.shape))
-
-
 def _shares(total: F64, of: F64 | np.float64) -> F64:
     """total / of, and 0 where `of` is 0."""
-    out: F64 = np.divide(total, of, out=np.zeros(total.shape), where=np.asarray(of > 0))
+    out: F64 = np.divide(total, of, out=np.zeros(total.shape), where=np.broadcast_to(of > 0, total.shape))
     return out
 
 
@@ -112,9 +124,10 @@ def ties(layer: Layer, settings: Settings) -> F64:
 
 
 def _threshold(delta: F32, density: float) -> float:
-    """The size that `density` of a layer's changes have at least."""
+    """The size that `density` of a layer's changes have at least; infinite where there are none."""
     sizes = np.abs(delta).reshape(-1)
-    return float(np.partition(sizes, sizes.size - max(1, round(density * sizes.size)))[-max(1, round(density * sizes.size))])
+    at = sizes.size - max(1, round(density * sizes.size))
+    return float(np.partition(sizes, at)[at]) if sizes.size else np.inf
 
 
 def _ties(changes: F64, voices: F64, least: F64) -> F64:
@@ -130,21 +143,20 @@ def _table(layer: Layer) -> tuple[F64, F64]:
     wide = (-1, *(1,) * layer.base.ndim)
     changes = np.stack([np.asarray(d, np.float64) for d in layer.deltas]) * layer.scales.reshape(wide)
     voices = np.broadcast_to(layer.voices.reshape(wide), changes.shape)
-    if layer.live:
-        voices = voices * np.stack([masks.expand(m, layer.unit, layer.base.shape) for m in layer.live])
-    return changes, voices
+    return changes, voices * np.stack(layer.live)[..., None] if layer.live else voices
 
 
 def _by_rows(layer: Layer, rule: Callable[[Layer], F64]) -> F64:
-    return np.concatenate([rule(layer.part(rows)) for rows in _rows(layer)])
-
-
-def _rows(layer: Layer) -> Iterator[slice]:
-    """As many rows at a time as there is room for, in multiples of a block."""
+    """A rule on as many rows at a time as there is room for."""
     each = max(1, layer.base[:1].size * len(layer.deltas))
-    step = max(masks.BLOCK, ROOM // each // masks.BLOCK * masks.BLOCK)
-    for start in range(0, len(layer.base), step):
-        yield slice(start, min(start + step, len(layer.base)))
+    step = max(1, ROOM // each)
+    parts = [slice(i, i + step) for i in range(0, len(layer.base), step)]
+    return np.concatenate([rule(_part(layer, rows)) for rows in parts]) if parts else np.zeros(layer.base.shape)
+
+
+def _part(layer: Layer, rows: slice) -> Layer:
+    live = [m[rows] for m in layer.live]
+    return layer._replace(base=layer.base[rows], deltas=[d[rows] for d in layer.deltas], live=live)
 
 
 Rule = Callable[[Layer, Settings], npt.NDArray[np.float64]]

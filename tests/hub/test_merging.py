@@ -221,6 +221,7 @@ def test_what_can_not_be_read_is_refused_with_its_reason(hub: Hub, fleet: Fleet)
 
 
 def test_updates_of_an_older_base_count_too(hub: Hub, fleet: Fleet) -> None:
+    hub = hub.with_(may_lose=0.3)  # the same lesson twice: what that does is not asked here
     payloads = fleet.payloads()
     devices = [enrolled(hub.here, hub.engine, f"d{i}") for i in range(3)]
     put(hub.here, hub.engine, devices[0], 1, payloads[0])
@@ -246,6 +247,7 @@ def test_of_a_device_the_newest_of_a_base_counts(hub: Hub, fleet: Fleet) -> None
 
 def test_of_two_bases_of_a_device_both_count(hub: Hub, fleet: Fleet) -> None:
     """A lesson on the old base, and one on the new, which has not the first in it."""
+    hub = hub.with_(may_lose=0.3)
     one, two = enrolled(hub.here, hub.engine, "d0"), enrolled(hub.here, hub.engine, "d1")
     put(hub.here, hub.engine, one, 1, fleet.payloads()[0])
     hub.merge()
@@ -268,7 +270,7 @@ def test_of_a_revoked_device_nothing_is_merged(hub: Hub, fleet: Fleet) -> None:
 
 def test_memory_bounds_a_merge(hub: Hub, fleet: Fleet) -> None:
     send_all(hub, fleet)
-    assert [d.model for d in hub.with_(memory_bytes=1).merge()] == [2, 3, 4]
+    assert [d.model for d in hub.with_(memory_bytes=1, may_lose=0.3, rules={"points": 100.0}).merge()] == [2, 3, 4]
 
 
 def test_only_one_merge_at_a_time(hub: Hub) -> None:

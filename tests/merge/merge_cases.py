@@ -36,9 +36,7 @@ def a_base(seed: int = 0, net: Net = NET, classes: Sequence[str] = KNOWN, **chan
     return Base("ab" * 32, net, tuple(classes), weights, live)._replace(**changes)
 
 
-def learned(
-    base: Base, seed: int, samples: Mapping[str, int] | None = None, *, swapped: int = 2, size: float = 0.01
-) -> Update:
+def learned(base: Base, seed: int, samples: Mapping[str, int] | None = None, *, swapped: int = 2, size: float = 0.01) -> Update:
     """What a device might send: a few units changed places, all live weights moved, classes that are new have rows."""
     rng, counts = np.random.default_rng([seed, 7]), samples or dict.fromkeys(base.classes, 20)
     classes = (*base.classes, *(k for k in counts if k not in base.classes))

@@ -12,7 +12,9 @@ from edgecl.merge.vote import vote
 B = np.array([[1, 1, 0, 0]], bool)
 
 
-def elected(*live: list[int], voices: list[float] | None = None, values: list[float] | None = None, base: float = 1.0) -> list[int]:
+def elected(
+    *live: list[int], voices: list[float] | None = None, values: list[float] | None = None, base: float = 1.0
+) -> list[int]:
     masks = [np.array([m], bool) for m in live]
     heard = np.array(voices or [1.0] * len(masks))
     made = vote(B, masks, heard, base, np.array([values or [0.0] * 4]), "weight")
