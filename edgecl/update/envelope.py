@@ -86,11 +86,11 @@ def _signed(data: bytes, kind: str) -> tuple[dict[str, Any], bytes, bytes]:
     """(the map, the bytes that are signed, the signature)."""
     if len(data) > LIMITS[kind]:
         raise UpdateError(f"{kind}: has more than {LIMITS[kind]} bytes")
-    record = cbor.decode(data)
+    record = cbor.decode(kind, data)
     if not isinstance(record, list) or len(record) != 2 or not all(isinstance(part, memoryview) for part in record):
         raise UpdateError(f"{kind}: is no pair of what is signed and its signature")
     signed, made = map(bytes, record)
-    body = cbor.decode(signed)
+    body = cbor.decode(kind, signed)
     if not isinstance(body, dict) or len(made) != 64:
         raise UpdateError(f"{kind}: what is signed is no map, or its signature has not 64 bytes")
     return {k: bytes(v) if isinstance(v, memoryview) else v for k, v in body.items()}, signed, made
