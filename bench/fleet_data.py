@@ -73,14 +73,9 @@ def hapt(root: str, seed: int) -> Fleet:
     def take(index: Rows) -> Labelled:
         return labelled(pixels, y, ACTIVITIES, index)
 
-    sets = (
-        "net.name=har_cnn1d",
-        "net.width=32",
-        "mask.sparsity=0.75",
-        "train.epochs=20",
-        "train.rate=0.05",
-        "memory.capacity=300",
-    )
+    net = ("net.name=har_cnn1d", "net.width=32", "mask.sparsity=0.75", "memory.capacity=300")
+    sets = (*net, "train.epochs=20", "train.rate=0.05", "train.schedule=cosine")
+    lesson = {"train": {"epochs": 5, "rate": 0.05, "schedule": "constant", "batch": 16}, "memory": {"batch": 8}}
     return Fleet(
         ACTIVITIES, take(np.concatenate(train[:some])), tuple(take(t) for t in train[some:]),
         take(np.concatenate(test[:some])), take(np.concatenate(test[some:])),

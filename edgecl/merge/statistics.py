@@ -22,9 +22,10 @@ BATCH, BATCHES = 32, 100
 
 
 def recalibrated(merged: Merged, pre: Preprocess, x: U8, engine: str = "auto", threads: int = 1) -> Merged:
-    """The same with running means and variances of samples x [N, C, H, W] as stored: of BATCHES batches drawn from them, of which later
-    ones count more. The same for the same input on the same machine. Raises DataError for samples of another form, or fewer
-    than 2. A net without batch norm is given back as it is.
+    """The same with running means and variances of samples x [N, C, H, W] as stored: of BATCHES batches drawn from them.
+
+    Later batches count more. The same for the same input on the same machine. A net without batch norm is given back as it is.
+    Raises DataError for samples of another form, or fewer than 2.
     """
     if x.dtype != np.uint8 or x.shape[1:] != merged.net.input or len(x) < 2:
         raise DataError(f"samples to take statistics of are {x.dtype} {list(x.shape)}, the net's {list(merged.net.input)}")
