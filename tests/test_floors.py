@@ -30,8 +30,9 @@ FLOORS = [
     {"average", "holding"},
     {"train", "session", "export", "slots"},
     {"lesson", "bundle"},
-    {"measure"},
-    {"runtime"},
+    {"measure", "update"},
+    {"runtime", "merge", "sync"},
+    {"hub"},
     {"cli"},
     {"__main__"},
 ]

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("edgecl.cli.data", "List the data sets, and download them."),
     "methods": ("edgecl.cli.methods", "List the continual-learning methods and their options."),
     "bundle": ("edgecl.cli.bundle", "Make signed bundles for devices, check them, and install them."),
+    "hub": ("edgecl.cli.hub", "Gather what devices learned, merge it, and give a better model to all."),
+    "sync": ("edgecl.cli.sync", "Send what this device learned to its hub, and fetch better models."),
     "measure": ("edgecl.cli.measure", "Time this machine, so that budgets of time and energy can be planned."),
     "doctor": ("edgecl.cli.doctor", "Tell what this machine has, and which engines run on it."),
 }

@@ -1,0 +1,290 @@
+"""The merge job: what waits becomes a model, or is refused with a reason. Deterministic, apart from the server, alone by a lock.
+
+Verify → decode beside the base → put on the newest base → screen → merge → accuracy on the held-out samples → publish. It takes
+what is there and waits for nobody. Killed at any moment, the next one goes on: a model and what became of its updates are one
+transaction; a run folder that no row names is made anew; publishing is repeated until the metadata name the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+
+from edgecl import files
+from edgecl.hub import heldout, place, publishing, repository, store
+from edgecl.hub.place import Place
+from edgecl.hub.settings import Settings
+from edgecl.hub.store.updates import MERGED, REFUSED, STORED, Judged
+from edgecl.merge import Contribution, Judge, Merged, mean_accuracy, merge, rebased, screen_all, write_run
+from edgecl.merge import Settings as Rules
+from edgecl.model import Model, open_model
+from edgecl.types import ConfigError, DataError, StoreError
+from edgecl.update import Base
+from edgecl.update.envelope import open_envelope
+from edgecl.update.header import peek
+from edgecl.update.payload import decode
+
+ENVELOPE_BYTES = 512
+PERSONAL = "waits: it has samples of personal classes only; `edgecl hub share` shares one"
+MERGES_AT_ONCE = 100  # in one call of the job
+
+
+class Outcome(NamedTuple):
+    """What one merge came to."""
+
+    model: int  # 0: refused
+    updates: int
+    accuracy: float | None
+    before: float | None
+    reason: str
+
+
+@dataclass
+class Current:
+    """The model in use, and the older ones as they are asked for."""
+
+    here: Place
+    engine: Engine
+    row: store.Model
+    model: Model
+    base: Base
+
+    def age(self, snapshot: str) -> int | None:
+        """Models published since that one; None where it is none of this hub's."""
+        if snapshot == self.row.snapshot:
+            return 0
+        known = store.of_snapshot(self.engine, snapshot)
+        return None if known is None else self.row.number - known.number
+
+    def older(self, snapshot: str) -> Base:
+        known = store.of_snapshot(self.engine, snapshot)
+        assert known is not None
+        return Base.of(open_model(self.here.model(known.content)))
+
+
+def run(here: Place, known: Settings, engine: Engine) -> list[Outcome]:
+    """Merges what waits, model after model; ends what an earlier job left; keeps TUF's timestamps young. Raises StoreError."""
+    outcomes: list[Outcome] = []
+    with place.alone(here, "merge"):
+        publishing.publish_pending(here, known, engine)
+        while len(outcomes) < MERGES_AT_ONCE and (done := merge_once(here, known, engine)) is not None:
+            outcomes.append(done)
+        repository.refresh_timestamp(here.root)
+        publishing.remove_payloads(here, known, engine)
+    return outcomes
+
+
+def merge_once(here: Place, known: Settings, engine: Engine) -> Outcome | None:
+    """None where nothing waits, or only what was refused together before."""
+    began, current = time.monotonic(), _current(here, engine)
+    waiting = _bounded(store.waiting(engine, known.merging.at_most), current, known)
+    inputs = _digest(current, waiting)
+    if len(waiting) < known.merging.at_least or any(m.inputs == inputs for m in store.merges(engine, 20)):
+        return None
+    taken, found = _contributions(current, waiting, known)
+    if not found and not taken:
+        return None
+    job = _Job(here, known, engine, current, waiting, inputs, began)
+    return job.end(taken, found)
+
+
+@dataclass
+class _Job:
+    """One merge under way."""
+
+    here: Place
+    known: Settings
+    engine: Engine
+    current: Current
+    waiting: list[store.Update]
+    inputs: str
+    began: float
+
+    @property
+    def rules(self) -> Rules:
+        return rules_of(self.known)
+
+    def end(self, taken: list[Contribution], found: list[Judged]) -> Outcome:
+        """Screens, merges, judges, and writes down what came of it."""
+        base, judge = self.current.base, self._judge(self.current.base.net, self.current.base.classes)
+        screened = screen_all(base, taken, self.rules, judge)
+        found += [_judged(c, REFUSED, screened.refused[_key(c)]) for c in taken if _key(c) in screened.refused]
+        before = mean_accuracy(judge(base.weights, base.live))
+        if not any(c.samples() for c in screened.taken):
+            found += [_judged(c, STORED, PERSONAL) for c in screened.taken]
+            return self._refused(found, before, None, "nothing to merge")
+        merged, after = self._best(screened.taken, before - self.known.merging.may_lose)
+        if after < before - self.known.merging.may_lose:
+            reason = f"accuracy on the held-out samples fell from {100 * before:.2f} to {100 * after:.2f} %"
+            return self._refused(found + self._again(screened.taken, reason), before, after, reason)
+        return self._published(merged, screened.taken, found, before, after)
+
+    def _best(self, taken: Sequence[Contribution], enough: float) -> tuple[Merged, float]:
+        """The merged model at the first rate that reaches `enough`, of the rules' and halves of it: lessons that came to the same
+        on bases of their own, added one after the other, go too far. Else the last, with its accuracy."""
+        rate = self.rules.rate
+        for halvings in range(self.known.merging.rates):
+            merged = merge(self.current.base, taken, replace(self.rules, rate=rate / 2**halvings))
+            accuracy = self._accuracy(merged)
+            if accuracy >= enough:
+                break
+        return merged, accuracy
+
+    def _judge(self, net: object, classes: tuple[str, ...]) -> Judge:
+        return heldout.judge(self.here.held_out, self.current.model.card, net, classes)  # type: ignore[arg-type]
+
+    def _accuracy(self, merged: Merged) -> float:
+        """Over the classes of the base, told apart from the new ones too: those can only make it harder."""
+        found = self._judge(merged.net, merged.classes)(merged.weights, merged.live)
+        return mean_accuracy({k: v for k, v in found.items() if k in self.current.base.classes})
+
+    def _again(self, taken: Sequence[Contribution], reason: str) -> list[Judged]:
+        """They may be good together with others: each gets so many attempts."""
+        rows = {(u.device, u.sequence): u.attempts + 1 for u in self.waiting}
+        out = []
+        for c in taken:
+            attempts = rows[_key(c)]
+            over = attempts >= self.known.merging.attempts
+            out.append(_judged(c, REFUSED if over else STORED, f"{reason}, in {attempts} merges")._replace(attempts=attempts))
+        return out
+
+    def _refused(self, found: list[Judged], before: float, after: float | None, reason: str) -> Outcome:
+        row = store.Merge(
+            self.inputs, 0, self.current.row.number, len(found), after, before, reason, time.monotonic() - self.began
+        )
+        with store.writing(self.engine) as db:
+            store.judged(db, found)
+            store.add_merge(db, row)
+        return Outcome(0, len(found), after, before, reason)
+
+    def _published(
+        self, merged: Merged, taken: Sequence[Contribution], found: list[Judged], before: float, after: float
+    ) -> Outcome:
+        number = self.current.row.number + 1
+        folder = self.here.model(number)
+        shutil.rmtree(folder, ignore_errors=True)  # of a job that was killed before its row
+        write_run(folder, self.here.model(self.current.row.content), merged)
+        made = publishing.row(
+            number, open_model(folder), f"merged of {len(taken)} updates", parent=self.current.row.number,
+            accuracy=after, before=before, updates=len(taken),
+        )  # fmt: skip
+        found += [_judged(c, MERGED, "")._replace(model=number) for c in taken]
+        seconds = time.monotonic() - self.began
+        with store.writing(self.engine) as db:
+            store.add_model(db, made, "hub")
+            store.judged(db, found)
+            base = self.current.row.number
+            store.add_merge(db, store.Merge(self.inputs, number, base, len(taken), after, before, "", seconds))
+        publishing.publish_pending(self.here, self.known, self.engine)
+        return Outcome(number, len(taken), after, before, "")
+
+
+def rules_of(known: Settings) -> Rules:
+    """What edgecl.merge goes by. Raises ConfigError that names the key of hub.yaml."""
+    try:
+        return Rules(**known.merging.rules)
+    except TypeError as e:
+        raise ConfigError(f"hub.yaml: merging.rules: {e}") from None
+
+
+def _current(here: Place, engine: Engine) -> Current:
+    row = store.current(engine)
+    if row is None:
+        raise StoreError(f"{here.root}: has no model; `edgecl hub init` was not ended")
+    model = open_model(here.model(row.content))
+    return Current(here, engine, row, model, Base.of(model))
+
+
+def _bounded(waiting: list[store.Update], current: Current, known: Settings) -> list[store.Update]:
+    """As many as fit into merging.memory_bytes once they are decoded."""
+    each = sum(a.nbytes for a in current.base.weights.values()) + sum(m.nbytes for m in current.base.live.values())
+    return waiting[: max(1, known.merging.memory_bytes // each)]
+
+
+def _digest(current: Current, waiting: Sequence[store.Update]) -> str:
+    """Of what goes into a merge: the same again would come to the same."""
+    lines = [
+        current.row.snapshot,
+        *sorted(store.shared(current.engine)),
+        *(f"{u.device} {u.sequence} {u.sha256}" for u in waiting),
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _contributions(current: Current, waiting: Sequence[store.Update], known: Settings) -> tuple[list[Contribution], list[Judged]]:
+    """What can be merged, and what is refused at once. Of a device, updates of one base at a time, the oldest first: a newer
+    update of the same base has in it what the older one had; one of another base has not."""
+    shared = store.shared(current.engine) | set(current.base.classes)
+    taken: list[Contribution] = []
+    refused: list[Judged] = []
+    bases: dict[str, str] = {}
+    for update in waiting:
+        found = _read(current, update, bases, shared, known.merging.max_age)
+        if isinstance(found, Judged):
+            refused.append(found)
+        elif found is not None:
+            taken.append(found)
+    return taken, refused
+
+
+def _read(
+    current: Current, update: store.Update, bases: dict[str, str], shared: frozenset[str] | set[str], max_age: int
+) -> Contribution | Judged | None:
+    """None where the device has one of another base that comes first."""
+    try:
+        payload = verified(current.here, current.engine, update)
+        snapshot = peek(payload).base
+        if bases.setdefault(update.device, snapshot) != snapshot:
+            return None
+        return _contribution(current, update, payload, shared, max_age)
+    except (DataError, ConfigError) as e:
+        return Judged(update.device, update.sequence, REFUSED, str(e))
+
+
+def verified(here: Place, engine: Engine, update: store.Update) -> bytes:
+    """The payload, if it is what the device signed. Raises DataError where it is not, StoreError where it can't be read."""
+    paths = here.update(update.device, update.sequence), here.envelope(update.device, update.sequence)
+    if not all(p.is_file() for p in paths) or paths[0].stat().st_size != update.bytes or paths[1].stat().st_size > ENVELOPE_BYTES:
+        raise DataError("its file on the hub is missing or damaged")
+    payload, envelope = (files.read_bounded(p, max(update.bytes, ENVELOPE_BYTES)) for p in paths)
+    device = store.device(engine, update.device)
+    if device is None or hashlib.sha256(payload).hexdigest() != update.sha256:
+        raise DataError("its file on the hub is damaged")
+    said = open_envelope(envelope, device.public_key)
+    if (said.device, said.sequence, said.sha256) != (update.device, update.sequence, update.sha256):
+        raise DataError("its file on the hub is not that of its envelope")
+    return payload
+
+
+def _contribution(
+    current: Current, update: store.Update, payload: bytes, shared: frozenset[str] | set[str], max_age: int
+) -> Contribution:
+    snapshot = peek(payload).base
+    age = current.age(snapshot)
+    if age is None:
+        raise DataError(f"its base {snapshot[:12]} is no model of this hub")
+    if age > max_age:
+        raise DataError(f"its base is {age} models old, more than {max_age}")
+    if age == 0:
+        read = decode(payload, current.base)
+    else:
+        old = current.older(snapshot)
+        read = decode(payload, old)
+        if snapshot != current.base.snapshot:
+            read = rebased(read, old, current.base)
+    return Contribution(read, update.device, update.sequence, age, frozenset(set(read.classes) - shared))
+
+
+def _key(c: Contribution) -> tuple[str, int]:
+    return c.device, c.sequence
+
+
+def _judged(c: Contribution, state: str, reason: str) -> Judged:
+    learned = tuple(k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n)
+    return Judged(c.device, c.sequence, state, reason, base=c.update.base, samples=sum(c.update.samples), classes=learned)

@@ -1,0 +1,139 @@
+"""Updates: stored, then merged or refused, each with its reason."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Row, case, func, select
+
+from edgecl.hub.store import tables as t
+
+STORED, MERGED, REFUSED = "stored", "merged", "refused"
+DAY = 86_400
+
+
+class New(NamedTuple):
+    """An update whose files are on the disk."""
+
+    device: str
+    sequence: int
+    sha256: str
+    bytes: int
+
+
+class Update(NamedTuple):
+    """A row of `updates`."""
+
+    id: int
+    device: str
+    sequence: int
+    sha256: str
+    bytes: int
+    received: int
+    state: str  # stored, merged, refused
+    reason: str
+    model: int  # number of the model that it is in
+    attempts: int
+    base: str  # snapshot; "" until a merge has looked at it, as what follows
+    samples: int
+    classes: tuple[str, ...]
+    accuracy: float | None  # alone on its base
+
+
+class Judged(NamedTuple):
+    """What a merge found of an update."""
+
+    device: str
+    sequence: int
+    state: str
+    reason: str = ""
+    model: int = 0
+    attempts: int = 0
+    base: str = ""
+    samples: int = 0
+    classes: tuple[str, ...] = ()
+    accuracy: float | None = None
+
+
+def insert(db: Connection, new: New) -> bool:
+    """Whether it is there now: False where another payload has that device's sequence number. A repeat changes nothing."""
+    if (known := digest(db, new.device, new.sequence)) is not None:
+        return known == new.sha256
+    now = int(time.time())
+    db.execute(t.updates.insert().values(**new._asdict(), received=now, state=STORED))
+    counted = t.devices.update().where(t.devices.c.id == new.device)
+    db.execute(counted.values(bytes=t.devices.c.bytes + new.bytes, last_seen=now))
+    return True
+
+
+def digest(db: Connection, device: str, sequence: int) -> str | None:
+    """The SHA-256 of the update that has this number, or None."""
+    c = t.updates.c
+    return db.execute(select(c.sha256).where(c.device == device, c.sequence == sequence)).scalar()
+
+
+def update(engine: Engine, device: str, sequence: int) -> Update | None:
+    """By its number."""
+    c = t.updates.c
+    with t.reading(engine) as db:
+        row = db.execute(select(t.updates).where(c.device == device, c.sequence == sequence)).first()
+    return None if row is None else _update(row)
+
+
+def updates(engine: Engine, device: str = "", state: str = "", limit: int = 200, before: int = 1 << 60) -> list[Update]:
+    """The newest first; those of a device or a state, or all; with an id under `before`."""
+    wanted = select(t.updates).where(t.updates.c.id < before).order_by(t.updates.c.id.desc()).limit(limit)
+    for column, value in ((t.updates.c.device, device), (t.updates.c.state, state)):
+        wanted = wanted.where(column == value) if value else wanted
+    with t.reading(engine) as db:
+        return [_update(row) for row in db.execute(wanted)]
+
+
+def waiting(engine: Engine, limit: int) -> list[Update]:
+    """Stored ones of approved devices, the first that came first, sorted by (device, sequence)."""
+    both = select(t.updates).join(t.devices, t.devices.c.id == t.updates.c.device)
+    wanted = both.where(t.updates.c.state == STORED, t.devices.c.state == "approved").order_by(t.updates.c.id).limit(limit)
+    with t.reading(engine) as db:
+        return sorted((_update(row) for row in db.execute(wanted)), key=lambda u: (u.device, u.sequence))
+
+
+def stored_bytes(engine: Engine, device: str, keep_days: int) -> tuple[int, int]:
+    """Bytes of a device's updates: of the last day, and of those whose payload is kept."""
+    c, now = t.updates.c, int(time.time())
+    day, kept = c.received > now - DAY, (c.received > now - keep_days * DAY) | (c.state == STORED)
+    sums = [func.coalesce(func.sum(case((which, c.bytes), else_=0)), 0) for which in (day, kept)]
+    with t.reading(engine) as db:
+        row = db.execute(select(*sums).where(c.device == device)).one()
+    return int(row[0]), int(row[1])
+
+
+def outlived(engine: Engine, keep_days: int, limit: int = 10_000) -> list[Update]:
+    """Merged and refused ones that are older: their payloads may go, their rows stay."""
+    c = t.updates.c
+    old = select(t.updates).where(c.state != STORED, c.received <= int(time.time()) - keep_days * DAY, c.bytes > 0)
+    with t.reading(engine) as db:
+        return [_update(row) for row in db.execute(old.order_by(c.id).limit(limit))]
+
+
+def judged(db: Connection, found: Iterable[Judged]) -> None:
+    """Writes what a merge found, of updates that were not refused meanwhile."""
+    for one in found:
+        values = {**one._asdict(), "reason": one.reason[:400], "classes": json.dumps(one.classes)}
+        values |= {"samples": min(one.samples, 1 << 60)}
+        c = t.updates.c
+        row = (c.device == values.pop("device")) & (c.sequence == values.pop("sequence")) & (c.state == STORED)
+        db.execute(t.updates.update().where(row).values(**values))
+
+
+def refuse(engine: Engine, found: Sequence[Judged]) -> None:
+    """`judged` in a transaction of its own."""
+    with t.writing(engine) as db:
+        judged(db, found)
+
+
+def _update(row: Row[Any]) -> Update:
+    values = {name: getattr(row, name) for name in Update._fields}
+    return Update(**{**values, "classes": tuple(json.loads(row.classes))})

@@ -1,0 +1,97 @@
+"""Refuses an update that does harm on its own: what no rule over many values can see, a held-out set shows.
+
+A device whose labels are wrong sends a change of the usual length and form. Held-out accuracy after that change alone tells it
+from others, as Xie et al. 2019 (*Zeno*) score workers by the loss on a few samples of the server. What is asked is only how the
+classes fare that the device says it learned: an honest one may know nothing of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from edgecl import masks
+from edgecl.merge import clip
+from edgecl.merge.contribution import Contribution, check, rows_of, weighted_layers
+from edgecl.merge.merging import newest
+from edgecl.merge.settings import Settings
+from edgecl.tensors import Arrays
+from edgecl.types import Bools, DataError, Named
+from edgecl.update import Base
+
+
+class Judge(Protocol):
+    """Who knows how good a network is, on samples that no device sent."""
+
+    counts: Mapping[str, int]  # samples by name of the class; those without any are absent
+
+    def __call__(self, weights: Named, live: Mapping[str, Bools]) -> Mapping[str, float]:
+        """Accuracy of the base's net with these weights and masks, by the names in `counts`."""
+
+
+class Screened(NamedTuple):
+    """Every contribution is in one of both."""
+
+    taken: list[Contribution]  # in the order of (device, sequence)
+    refused: dict[tuple[str, int], str]  # (device, sequence) → why
+
+
+def screen_all(base: Base, contributions: Sequence[Contribution], settings: Settings, judge: Judge | None = None) -> Screened:
+    """What may be merged. `merge` takes `taken` without an error, if there is any. Superseded updates are refused as such."""
+    kept, _ = newest(contributions)
+    old = {(c.device, c.sequence): "a newer update of the device is here" for c in contributions}
+    refused = {k: v for k, v in old.items() if k not in {(c.device, c.sequence) for c in kept}}
+    wrong = {(c.device, c.sequence): why for c in kept if (why := _unsound(base, c))}
+    refused |= wrong
+    sound = [c for c in kept if (c.device, c.sequence) not in wrong]
+    before = judge(base.weights, base.live) if judge and sound else {}
+    scales = clip.scales([clip.norm(base, c) for c in sound], settings.clip)
+    taken = []
+    for c, scale in zip(sound, scales.tolist(), strict=True):
+        if why := screen(base, c, judge, settings, before, scale) if judge else "":
+            refused[c.device, c.sequence] = why
+        else:
+            taken.append(c)
+    return Screened(taken, refused)
+
+
+def _unsound(base: Base, c: Contribution) -> str:
+    """What `check` says of it, if anything."""
+    try:
+        check(base, c)
+    except DataError as e:
+        return str(e)
+    return ""
+
+
+def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before: Mapping[str, float], scale: float = 1.0) -> str:
+    """Why a sound contribution is refused, or nothing. `before` is the judge's word on the base, `scale` what clipping leaves.
+
+    The fall of accuracy on the samples of all classes that it learned and shares is held to `settings.points`.
+    """
+    after = judge(*alone(base, c, scale))
+    own = {k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n and k not in c.personal}
+    asked = {k: n for k, n in judge.counts.items() if k in own}
+    if not asked:
+        return ""
+    fall = 100 * sum((before[k] - after[k]) * n for k, n in asked.items()) / sum(asked.values())
+    if not fall > settings.points:
+        return ""
+    return f"alone it costs {fall:.1f} points of held-out accuracy on the classes it learned, more than {settings.points:g}"
+
+
+def alone(base: Base, c: Contribution, scale: float) -> tuple[Arrays, dict[str, Bools]]:
+    """The base with one change, scaled: weights of the base's own net, and the device's masks."""
+    rows, masked = rows_of(base.net), weighted_layers(base)
+    weights: Arrays = {}
+    for name, of_base in base.weights.items():
+        delta = c.update.delta[name][: len(of_base)]
+        if name in rows:  # rows of classes that the base lacks are not judged
+            delta = np.where(np.arange(len(of_base)).reshape(-1, *(1,) * (of_base.ndim - 1)) < len(base.classes), delta, 0)
+        values = (of_base + np.float64(scale) * delta).astype(np.float32)
+        if name in masked:
+            values *= masks.expand(c.update.live[name.removesuffix(".weight")], masked[name], values.shape)
+        weights[name] = np.maximum(values, 0) if name.endswith(".running_var") else values
+    return weights, dict(c.update.live)

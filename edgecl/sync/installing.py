@@ -1,0 +1,105 @@
+"""A pulled bundle into the idle slot, with what was learned here: runs in a process of its own (child.py).
+
+The slot in use keeps its lessons folder locked meanwhile, so that nothing is learned there that would stay behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgecl import bundle, files, runfolder, slots
+from edgecl.bundle.selftest import check
+from edgecl.model import open_model
+from edgecl.runtime import lessons
+from edgecl.runtime import place as places
+from edgecl.sync import child
+from edgecl.sync.packing import newest_of_its_own, snapshot_of
+from edgecl.sync.place import Config, Place, lessons_of
+from edgecl.types import EdgeclError, StoreError
+
+CARRIED = "carried.json"
+CARRIED_BYTES = 64 << 10
+
+
+def main(given: dict[str, Any]) -> dict[str, Any]:
+    """`confirm`: a second self-test of the slot in use ends its trial. Else `bundle`, `key`, `down` are installed below `root`.
+
+    → `slot`, `tested` and `carried`; or `again`: why something has to be packed first.
+    """
+    place, config = Place(Path(given["root"])), Config(**given["config"])
+    if given.get("confirm"):
+        return _confirm(place, config)
+    old = place.slot()
+    if old is None:
+        done = bundle.install(Path(given["bundle"]), place.root, Path(given["key"]), venv=config.venv)
+        return {"slot": done.slot.name, "tested": done.tested, "carried": {}}
+    with _quiet(lessons_of(config, old)) as folder:
+        newest = newest_of_its_own(old, folder)
+        if newest is not None and snapshot_of(newest) not in given["packed"]:
+            return {"again": f"lesson {newest.name} is not packed yet"}
+        return _install(place, config, old, folder, given)
+
+
+def _install(place: Place, config: Config, old: Path, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    out = Path(given["down"]) / CARRIED
+    files.write_atomic(out, b"{}")
+    told = {"old": str(old), "old_lessons": str(folder), "config": given["config"], "out": str(out), "relearn": config.relearn}
+    command = [*child.python("from edgecl.sync.installing import carry_into; carry_into()"), json.dumps(told)]
+    done = bundle.install(Path(given["bundle"]), place.root, Path(given["key"]), venv=config.venv, command=command)
+    carried = json.loads(files.read_bounded(out, CARRIED_BYTES))
+    return {"slot": done.slot.name, "tested": done.tested, "carried": carried}
+
+
+def carry_into() -> None:
+    """The last step before a switch, with the filled slot behind the command: what was learned comes along.
+
+    Where the bundle brings its own program, that one does it: it knows the format of what it will open.
+    """
+    told, slot = json.loads(sys.argv[1]), Path(sys.argv[2])
+    own = slot / "venv" / "bin" / "python"
+    if own.exists() and not told.get("own"):
+        code = "from edgecl.sync.installing import carry_into; carry_into()"
+        os.execv(own, [str(own), "-I", "-c", code, json.dumps({**told, "own": True}), str(slot)])
+    from edgecl.sync.carry import carry
+
+    try:
+        folder = lessons_of(Config(**told["config"]), slot)
+        done = carry(Path(told["old"]), Path(told["old_lessons"]), slot, folder, told["relearn"])
+        files.write_atomic(Path(told["out"]), json.dumps(done._asdict()).encode())
+    except EdgeclError as e:
+        sys.exit(" ".join(str(e).split()))  # on standard error; the code is 1
+
+
+@contextmanager
+def _quiet(folder: Path) -> Iterator[Path]:
+    """Nobody learns in the folder meanwhile. Raises StoreError where somebody does."""
+    if not folder.is_dir():  # who begins now makes it; there is nothing in it yet
+        yield folder
+        return
+    try:
+        with runfolder.lock_run(folder):
+            yield folder
+    except StoreError as e:
+        if "is in use" not in str(e):
+            raise
+        raise StoreError(
+            f"{e}: it learns there; the new model is installed once it has stopped (see 'before' in config.json)"
+        ) from None
+
+
+def _confirm(place: Place, config: Config) -> dict[str, Any]:
+    """The bundle's self-test once more, and the newest lesson opened: then the slot in use is on trial no longer."""
+    slot = slots.boot(place.root)  # counts as a start: after three that failed the other slot is in use again
+    tested = check(slot, bundle.read_manifest(slot))
+    found = places.find(slot)
+    newest = lessons.newest(found, lessons_of(config, slot))
+    if newest is not None:
+        open_model(newest)
+    slots.confirm(place.root)
+    return {"slot": slot.name, "tested": tested}
