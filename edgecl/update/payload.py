@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from edgecl.nets import Net
+from edgecl.nets.nodes import Linear
 from edgecl.types import F32, Bools, ConfigError
 from edgecl.update import cbor, masks, values
-from edgecl.update.difference import Base, Update, wide, widened
+from edgecl.update.difference import Base, Update, shapes_of, wide, widened
 from edgecl.update.errors import UpdateError
-from edgecl.update.header import FORMAT, header_of, parse
+from edgecl.update.header import CLASSES, FORMAT, NAME_BYTES, header_of, parse
 from edgecl.update.slots import HALF, LEVEL, SAME, SINGLE, Slot, positions, slots
 from edgecl.update.values import KINDS, LARGEST, LEVELS
 
@@ -60,6 +62,20 @@ def decode(payload: bytes, base: Base) -> Update:
     delta = {slot.name: _whole(base, slot, live, x) for slot, x in reader.arrays()}
     _check_variances(base, delta)
     return Update(head.base, head.net, head.classes, head.samples, live, delta, head.steps, head.executed, head.seconds)
+
+
+def most_bytes(base: Base) -> int:
+    """No payload of this base has more: what a hub may refuse by its length alone."""
+    names = CLASSES * (NAME_BYTES + 3 + 9)
+    wide = widened(base, tuple(map(str, range(CLASSES)))) if _grows(base) else base.net
+    numbers = sum(4 * prod(shape) + 2 * shape[0] for shape in shapes_of(wide).values())
+    units = sum(live.size // 8 + 64 for live in base.live.values())  # k = 0 makes a bitmap of a code, and none is longer
+    return 4096 + names + numbers + units
+
+
+def _grows(base: Base) -> bool:
+    last = base.net.layers().get(base.net.logits)
+    return isinstance(last, Linear) and base.net.features != base.net.logits
 
 
 def masked(base: Base) -> list[str]:

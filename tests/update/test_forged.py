@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from update_cases import CASES, NAMES, case, swapped, update_on
 
 from edgecl.types import ConfigError
-from edgecl.update import Base, Update, UpdateError, apply, cbor, decode, encode, peek, values
+from edgecl.update import Base, Update, UpdateError, apply, cbor, decode, encode, most_bytes, peek, values
 from edgecl.update import masks as entries
 from edgecl.update.header import COUNT, MILLISECONDS, parse
 
@@ -230,6 +230,7 @@ def test_what_encode_makes_is_accepted(name: str, kind: str) -> None:
     payload = encode(update, base, kind)
     found = accepted(payload, base)
     assert found is not None
+    assert len(payload) <= most_bytes(base)
     assert encode(found, base, kind) == payload
 
 
@@ -240,3 +241,11 @@ def test_an_update_of_a_smaller_base_is_none_of_a_larger() -> None:
     assert decode(encode(more, base), base).classes == (*NAMES, "dog")
     with pytest.raises(UpdateError, match="do not begin"):
         decode(encode(more, base), grown._replace(classes=(*NAMES, "eel")))
+
+
+def test_the_longest_payload() -> None:
+    base, update = MADE["single weights"]
+    many = (*NAMES, *(f"{i:0>256}" for i in range(9997)))
+    largest = update_on(base, dict(update.live), many)
+    payload = encode(replace(largest, samples=(COUNT - 1,) * 10_000), base, "fp32")
+    assert 0.8 * most_bytes(base) < len(payload) <= most_bytes(base)
