@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,27 @@ def find(driver: Any, css: str) -> Any:
     return driver.find_element("css selector", css)
 
 
+@contextmanager
+def leaving(driver: Any) -> Iterator[None]:
+    """What its block does leads to another page; the block's end waits till that is there."""
+    from selenium.webdriver.support.expected_conditions import staleness_of
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    old = find(driver, "html")
+    yield
+    WebDriverWait(driver, 20).until(staleness_of(old))
+    WebDriverWait(driver, 20).until(lambda d: d.execute_script("return document.readyState") == "complete")
+
+
 def test_an_operator_logs_in_looks_and_acts(driver: Any, address: str, hub: FakeHub) -> None:
     driver.get(address)
     assert driver.current_url.endswith("/login")
     find(driver, "[name=name]").send_keys("ada")
-    find(driver, "[name=password]").send_keys("wrong\n")
+    with leaving(driver):
+        find(driver, "[name=password]").send_keys("wrong\n")
     assert "no such name and password" in find(driver, "[role=alert]").text
-    find(driver, "[name=password]").send_keys("right\n")
+    with leaving(driver):
+        find(driver, "[name=password]").send_keys("right\n")
     assert find(driver, "header .hub").text == "Shelf scanners"
     for path in ("/", "/devices", "/updates", "/models", "/classes", "/audit", f"/devices/{2:016x}", "/devices/none"):
         driver.get(address + path)
@@ -73,13 +88,17 @@ def test_an_operator_logs_in_looks_and_acts(driver: Any, address: str, hub: Fake
     assert [e for e in driver.get_log("browser") if e["source"] != "network"] == []  # no style or form that the policy stopped
 
     driver.get(f"{address}/devices?state=pending")
-    find(driver, "tbody a").click()
-    find(driver, "form[action$=approve] button").click()
+    with leaving(driver):
+        find(driver, "tbody a").click()
+    with leaving(driver):
+        find(driver, "form[action$=approve] button").click()
     driver.get(f"{address}/models")
     button = find(driver, "form[action='/models/5/rollback'] button")
     assert not button.is_displayed()  # a second step: no slip of the hand rolls a fleet back
     button.find_element("xpath", "ancestor::details/summary").click()
-    button.click()
-    find(driver, "form[action='/logout'] button").click()
+    with leaving(driver):
+        button.click()
+    with leaving(driver):
+        find(driver, "form[action='/logout'] button").click()
     assert driver.current_url.endswith("/login")
     assert hub.asked == [("approve", f"{3:016x}", "ada"), ("rollback", 5, "ada")]
