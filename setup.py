@@ -61,6 +61,11 @@ setup(
     version=VERSION[1],
     packages=[*find_packages(include=["edgecl", "edgecl.*"]), "edgecl._deploy"],
     package_dir={"edgecl._deploy": "deploy"},
-    package_data={"edgecl._deploy": ["*.yaml", "bundle/*"], "edgecl": ["py.typed"], "edgecl.kernels": ["src/*"]},
+    package_data={
+        "edgecl._deploy": ["*.yaml", "bundle/*"],
+        "edgecl": ["py.typed"],
+        "edgecl.hub.pages": ["templates/*", "static/*"],
+        "edgecl.kernels": ["src/*"],
+    },
     cmdclass={"build_py": BuildPy, "build_kernels": BuildKernels, "bdist_wheel": PlatformWheel},
 )
