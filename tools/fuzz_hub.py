@@ -157,14 +157,17 @@ class Fuzz:
 
     def ask(self, data, whole=True):
         """(status, head, body); status 0 where nothing came."""
-        with socket.create_connection(self.address, timeout=20) as sock:
-            got, more = b"", True
+        with socket.create_connection(self.address, timeout=20 if whole else 2) as sock:
+            got = b""
             try:
                 sock.sendall(data)
                 if not whole and not select.select([sock], [], [], PATIENCE)[0]:
                     sock.shutdown(socket.SHUT_WR)  # the hub waits for more, rightly
                 while more := sock.recv(1 << 16):
                     got += more
+            except TimeoutError:
+                if whole:
+                    raise Fault(f"no end of the answer {got[:200]!r} to {data[:300]!r}") from None
             except (ConnectionResetError, BrokenPipeError):
                 pass  # it was refused before it was read
         head, _, body = got.partition(b"\r\n\r\n")
