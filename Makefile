@@ -22,9 +22,10 @@ sanitize:
 arm:
 	PYTHON=python tools/arm
 
-# Ten minutes of damaged and forged bundles, which the reader has to refuse; the record goes to build/.
+# Ten minutes each of damaged and forged bundles and updates, which the readers have to refuse; the records go to build/.
 soak:
 	mkdir -p build && python tools/fuzz_bundle --seconds 600 -o build/soak-bundle.json
+	python tools/fuzz_update --seconds 600 -o build/soak-update.json
 
 # Installs without network: here, and on emulated Arm processors. Takes the wheels of `make wheels`.
 bundles:

@@ -13,12 +13,14 @@ from edgecl.update.errors import UpdateError
 
 UINT, BYTES, TEXT, ARRAY, MAP = 0, 2, 3, 4, 5  # the RFC's major types
 NULL = 0xF6
-DEPTH = 4  # arrays and maps within each other
+DEPTH, VALUES = 4, 50_000
+"""Arrays and maps within each other, and values in all, at most."""
+
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}  # additional information → bytes of the argument that follow
 
 
 def encode(value: Any) -> bytes:
-    """The one encoding of a value. Raises ValueError for what the subset lacks."""
+    """The one encoding of a value. Raises UpdateError for what the subset lacks."""
     if value is None:
         return bytes([NULL])
     if type(value) is int:
@@ -26,38 +28,51 @@ def encode(value: Any) -> bytes:
     if isinstance(value, (bytes, memoryview)):
         return _head(BYTES, len(value)) + value
     if isinstance(value, str):
-        data = value.encode()
+        data = _utf8(value)
         return _head(TEXT, len(data)) + data
     if isinstance(value, Mapping):
         return _head(MAP, len(value)) + b"".join(k + encode(v) for k, v in sorted((encode(str(k)), v) for k, v in value.items()))
     if isinstance(value, (list, tuple)):
         return _head(ARRAY, len(value)) + b"".join(map(encode, value))
-    raise ValueError(f"{type(value).__name__} can't be encoded")
+    raise UpdateError(f"{type(value).__name__} can't be encoded")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UpdateError(f"{text[:40]!r} can't be encoded") from None
 
 
 def _head(kind: int, n: int) -> bytes:
     if not 0 <= n < 1 << 64:
-        raise ValueError(f"{n} is not below 2^64 and from 0 up")
+        raise UpdateError(f"{n} can't be encoded: it is not from 0 up and below 2^64")
     if n < 24:
         return bytes([kind << 5 | n])
     info, width = next((i, w) for i, w in _WIDTHS.items() if n < 1 << 8 * w)
     return bytes([kind << 5 | info]) + n.to_bytes(width, "big")
 
 
-def decode(data: bytes | memoryview) -> Any:
-    """The value whose encoding is `data`, all of it; byte strings are views into it. Raises UpdateError."""
+def decode(where: str, data: bytes | memoryview) -> Any:
+    """The value whose encoding is `data`, all of it; byte strings are views into it. Raises UpdateError that names `where`."""
     reader = _Reader(memoryview(data))
-    value = reader.value(0)
+    try:
+        value = reader.value(0)
+    except UpdateError as e:
+        raise UpdateError(f"{where}: {e}") from None
     if reader.at != len(data):
-        raise UpdateError(f"{len(data) - reader.at} bytes behind its end")
+        raise UpdateError(f"{where}: has {len(data) - reader.at} bytes behind its end")
     return value
 
 
 class _Reader:
     def __init__(self, data: memoryview) -> None:
-        self.data, self.at = data, 0
+        self.data, self.at, self.values = data, 0, 0
 
     def value(self, depth: int) -> Any:
+        self.values += 1
+        if self.values > VALUES:
+            raise UpdateError(f"has more than {VALUES} values")
         first = self._take(1)[0]
         if first == NULL:
             return None

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgecl import masks
 from edgecl.model import Model
 from edgecl.nets import Net, with_room
 from edgecl.tensors import Arrays
@@ -100,13 +99,3 @@ def wide(a: F32, shape: tuple[int, ...]) -> F32:
     """A base's array, with rows of zeros up to `shape`."""
     a = np.asarray(a, np.float32)
     return a if a.shape == shape else np.concatenate([a, np.zeros((shape[0] - len(a), *shape[1:]), np.float32)])
-
-
-def chooser(live: Bools, shape: tuple[int, ...]) -> Bools:
-    """An index that picks the live weights of an array of this shape, in C order: the units themselves where they are its
-    first axes, else one element a weight.
-    """
-    if live.shape == shape[: live.ndim]:
-        return live
-    out: Bools = masks.expand(live, "block4x4", shape)
-    return out

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgecl.bundle import signature
+from edgecl.types import ConfigError
 from edgecl.update import cbor
 from edgecl.update.errors import UpdateError
 from edgecl.update.header import COUNT
@@ -36,7 +37,10 @@ class Envelope(NamedTuple):
 
 
 def seal(private: Path, device: str, sequence: int, nonce: bytes, payload: bytes) -> bytes:
-    """The envelope of a payload, signed with the key in the PEM file `private`. Raises ConfigError where that is no such key."""
+    """The envelope of a payload, signed with the key in the PEM file `private`; ConfigError where that is not the device's."""
+    own = signature.sign(private, b"").split()[1].decode()
+    if own != device:
+        raise ConfigError(f"{private}: is the key of device {own}, not of {device}")
     body = {"device": bytes.fromhex(device), "sequence": sequence, "nonce": nonce, "bytes": len(payload)}
     return seal_record(private, ENVELOPE, {**body, "sha256": hashlib.sha256(payload).digest()})
 
@@ -86,11 +90,11 @@ def _signed(data: bytes, kind: str) -> tuple[dict[str, Any], bytes, bytes]:
     """(the map, the bytes that are signed, the signature)."""
     if len(data) > LIMITS[kind]:
         raise UpdateError(f"{kind}: has more than {LIMITS[kind]} bytes")
-    record = cbor.decode(data)
+    record = cbor.decode(kind, data)
     if not isinstance(record, list) or len(record) != 2 or not all(isinstance(part, memoryview) for part in record):
         raise UpdateError(f"{kind}: is no pair of what is signed and its signature")
     signed, made = map(bytes, record)
-    body = cbor.decode(signed)
+    body = cbor.decode(kind, signed)
     if not isinstance(body, dict) or len(made) != 64:
         raise UpdateError(f"{kind}: what is signed is no map, or its signature has not 64 bytes")
     return {k: bytes(v) if isinstance(v, memoryview) else v for k, v in body.items()}, signed, made

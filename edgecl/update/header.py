@@ -9,8 +9,9 @@ from edgecl.update.errors import UpdateError
 from edgecl.update.values import KINDS
 
 FORMAT = 1
-CLASSES, NAME_BYTES, COUNT = 10_000, 256, 1 << 63
-"""Classes of an update and bytes of a name at most; every count is below the third."""
+CLASSES, NAME_BYTES, COUNT, MILLISECONDS = 10_000, 256, 1 << 63, 1 << 48
+"""Classes of an update and bytes of a name at most; every count is below the third, a time below the fourth: a float64 of
+seconds tells such milliseconds apart."""
 
 TYPES: dict[str, type] = {
     "arrays": memoryview, "base": memoryview, "classes": list, "executed": int, "format": int, "halves": memoryview,
@@ -40,7 +41,7 @@ def peek(payload: bytes) -> Header:
 
 def parse(payload: bytes) -> dict[str, Any]:
     """Its keys and values, of their types. Raises UpdateError."""
-    body = cbor.decode(payload)
+    body = cbor.decode("update", payload)
     if not isinstance(body, dict) or type(body.get("format")) is not int:
         raise UpdateError("update: has no format")
     if body["format"] != FORMAT:
@@ -65,8 +66,8 @@ def header_of(body: dict[str, Any]) -> Header:
     counts = body["samples"]
     if len(counts) != len(body["classes"]) or not all(type(n) is int for n in counts):
         raise UpdateError("update: samples are not a number for each class")
-    if max([*counts, *(body[k] for k in ("steps", "executed", "milliseconds"))]) >= COUNT:
-        raise UpdateError("update: a count is 2^63 or more")
+    if max([*counts, body["steps"], body["executed"]]) >= COUNT or body["milliseconds"] >= MILLISECONDS:
+        raise UpdateError("update: a count is 2^63 or more, or milliseconds are 2^48 or more")
     own = (bytes(body["base"]).hex(), body["net"], tuple(body["classes"]), tuple(counts))
     return Header(*own, body["steps"], body["executed"], body["milliseconds"] / 1000, body["values"])
 

@@ -21,10 +21,12 @@ def write(base: Bools, live: Bools) -> list[Any] | None:
     """
     if np.array_equal(base, live):
         return None
-    flat = live.reshape(-1)
-    dead = 2 * np.count_nonzero(flat) > flat.size
-    whole, change = gaps_of(np.flatnonzero(flat != dead)), [gaps_of(r) for r in ranks(base, live)]
-    if sum(c.size for c in change) < whole.size:
+    change, flat = [gaps_of(r) for r in ranks(base, live)], live.reshape(-1)
+    size, alive = sum(c.size for c in change), np.count_nonzero(flat)
+    dead = 2 * alive > flat.size
+    listed = flat.size - alive if dead else alive
+    whole = gaps_of(np.flatnonzero(flat != dead)) if size >= listed // 8 else None  # each member takes a bit at least
+    if whole is None or size < whole.size:
         return [x for part in change for x in _entry(part)]
     return [int(dead), *_entry(whole)]
 
@@ -40,10 +42,10 @@ def read(where: str, entry: Any, base: Bools) -> Bools:
     if not isinstance(entry, list) or tuple(map(type, entry)) not in FORMS:
         raise UpdateError(f"{where}: its entry is no list of counts and codes")
     live = _changed(where, entry, base) if len(entry) == 6 else _whole(where, entry, base)
-    if np.array_equal(live, base):
-        raise UpdateError(f"{where}: a mask is sent that did not change")
     if not live.any():
         raise UpdateError(f"{where}: no unit lives")
+    if write(base, live) != entry:
+        raise UpdateError(f"{where}: its mask is not in the shortest form")
     return live
 
 
@@ -58,8 +60,6 @@ def ranks(base: Bools, live: Bools) -> tuple[I64, I64]:
 
 def _whole(where: str, entry: list[Any], base: Bools) -> Bools:
     dead, m, k, code = entry
-    if dead > 1 or 2 * m > base.size:
-        raise UpdateError(f"{where}: {m} of {base.size} units are listed, not the fewer ones")
     live = np.full(base.size, bool(dead))
     live[subsets.read(where, code, m, k, base.size)] = not dead
     return live.reshape(base.shape)

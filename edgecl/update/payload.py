@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from edgecl.nets import Net
-from edgecl.nets.nodes import BatchNorm
-from edgecl.types import F32, I64, Bools, ConfigError
+from edgecl.nets.nodes import Linear
+from edgecl.types import F32, Bools, ConfigError
 from edgecl.update import cbor, masks, values
-from edgecl.update.difference import Base, Update, chooser, shapes_of, wide, widened
+from edgecl.update.difference import Base, Update, shapes_of, wide, widened
 from edgecl.update.errors import UpdateError
-from edgecl.update.header import FORMAT, header_of, parse
+from edgecl.update.header import CLASSES, FORMAT, NAME_BYTES, header_of, parse
+from edgecl.update.slots import HALF, LEVEL, SAME, SINGLE, Slot, positions, slots
 from edgecl.update.values import KINDS, LARGEST, LEVELS
-
-SAME, LEVEL, HALF, SINGLE = range(4)
-"""How an array is sent: not at all, as levels, as float16, as float32."""
-
-
-class Slot(NamedTuple):
-    """One array of an update, and which of its weights are sent."""
-
-    name: str
-    shape: tuple[int, ...]
-    live: Bools | None  # see `chooser`; None: all are
-    wish: int  # how it is sent if it is
-
-    @property
-    def counts(self) -> I64:
-        """Weights sent of each channel."""
-        if self.live is None:
-            return np.full(self.shape[0], prod(self.shape[1:]), np.int64)
-        each = prod(self.shape[self.live.ndim :])
-        rows = self.live.reshape(self.shape[0], -1)
-        return each * np.asarray(np.count_nonzero(rows, axis=1), np.int64)
 
 
 def encode(update: Update, base: Base, values: str = "int8") -> bytes:
@@ -58,7 +38,7 @@ def encode(update: Update, base: Base, values: str = "int8") -> bytes:
         "executed": update.executed,
         "milliseconds": round(update.seconds * 1000),
         "values": values,
-        "masks": [masks.write(was, update.live[k]) for k, was in base.live.items()],
+        "masks": [masks.write(base.live[k], update.live[k]) for k in masked(base)],
         "arrays": arrays,
         **{k: _packed(v) for k, v in out.parts.items()},
     }
@@ -74,25 +54,33 @@ def decode(payload: bytes, base: Base) -> Update:
     if head.base != base.snapshot:
         raise UpdateError(f"update: is of base {head.base[:12]}, not of {base.snapshot[:12]}")
     net = _net(base, head)
-    if len(body["masks"]) != len(base.live):
-        raise UpdateError(f"update: has {len(body['masks'])} masks, not the base's {len(base.live)}")
-    live = {k: masks.read(f"update: {k}", e, was) for (k, was), e in zip(base.live.items(), body["masks"], strict=True)}
+    layers = masked(base)
+    if len(body["masks"]) != len(layers):
+        raise UpdateError(f"update: has {len(body['masks'])} masks, not the base's {len(layers)}")
+    live = {k: masks.read(f"update: {k}", entry, base.live[k]) for k, entry in zip(layers, body["masks"], strict=True)}
     reader = _Reader(body, [*slots(net, live, head.values)], LEVELS.get(head.values, 0))
     delta = {slot.name: _whole(base, slot, live, x) for slot, x in reader.arrays()}
     _check_variances(base, delta)
     return Update(head.base, head.net, head.classes, head.samples, live, delta, head.steps, head.executed, head.seconds)
 
 
-def slots(net: Net, live: Any, values: str) -> Iterator[Slot]:
-    """All arrays of an update, in order."""
-    norms = {n.name for n in net.nodes if isinstance(n, BatchNorm)}
-    for name, shape in shapes_of(net).items():
-        layer, _, what = name.rpartition(".")
-        masked = live.get(layer) if what == "weight" else None
-        wish = SINGLE if values == "fp32" or what == "running_var" or (what == "bias" and layer not in norms) else HALF
-        if len(shape) > 1 and values in LEVELS:
-            wish = LEVEL
-        yield Slot(name, shape, None if masked is None else chooser(masked, shape), wish)
+def most_bytes(base: Base) -> int:
+    """No payload of this base has more: what a hub may refuse by its length alone."""
+    names = CLASSES * (NAME_BYTES + 3 + 9)
+    wide = widened(base, tuple(map(str, range(CLASSES)))) if _grows(base) else base.net
+    numbers = sum(4 * prod(shape) + 2 * shape[0] for shape in shapes_of(wide).values())
+    units = sum(live.size // 8 + 64 for live in base.live.values())  # k = 0 makes a bitmap of a code, and none is longer
+    return 4096 + names + numbers + units
+
+
+def _grows(base: Base) -> bool:
+    last = base.net.layers().get(base.net.logits)
+    return isinstance(last, Linear) and base.net.features != base.net.logits
+
+
+def masked(base: Base) -> list[str]:
+    """Its masked layers, in the order of the net."""
+    return [name for name in base.net.layers() if name in base.live]
 
 
 def _net(base: Base, update: Any) -> Net:
@@ -123,7 +111,7 @@ class _Writer:
         """How the array is sent."""
         if delta.shape != slot.shape or delta.dtype != np.float32:
             raise UpdateError(f"update: {slot.name} is {delta.dtype} {list(delta.shape)}, not float32 {list(slot.shape)}")
-        x = (delta if slot.live is None else delta[slot.live]).reshape(-1)
+        x = slot.take(delta)
         if not x.any():
             return SAME
         if not max(x.max(), -x.min()) <= LARGEST:
@@ -131,12 +119,11 @@ class _Writer:
         return self._level(slot, x) if slot.wish == LEVEL else self._float(slot, x)
 
     def _level(self, slot: Slot, x: F32) -> int:
-        counts = slot.counts
-        upper = values.scales(x, counts, self.top)
+        upper = values.scales(x, slot.counts, self.top)
         if not upper.any():
             return SAME
         self.parts["scales"].append(upper)
-        self.parts["levels"].append(values.levels(x, counts, upper, self.top))
+        self.parts["levels"].append(values.levels(x, slot.counts, upper, self.top))
         return LEVEL
 
     def _float(self, slot: Slot, x: F32) -> int:
@@ -163,12 +150,12 @@ class _Reader:
         for slot, kind in self.slots:
             if kind not in (SAME, slot.wish, SINGLE if slot.wish == HALF else slot.wish):
                 raise UpdateError(f"update: {slot.name} is sent as kind {kind}")
-        self.counts = {s.name: s.counts for s, kind in self.slots if kind != SAME}
-        self.scales = self._split(body, "scales", LEVEL, "<u2", {k: len(c) for k, c in self.counts.items()})
-        sizes = {k: int(c.sum()) for k, c in self.counts.items()}
+        counts = {s.name: s.counts for s in found}
+        self.scales = self._split(body, "scales", LEVEL, "<u2", {k: len(c) for k, c in counts.items()})
         for name, upper in self.scales.items():
-            values.check_scales(f"update: {name}", self.counts[name], upper, top)
-            sizes[name] = int(self.counts[name][upper > 0].sum())
+            values.check_scales(f"update: {name}", counts[name], upper, top)
+            counts[name] = counts[name][upper > 0]
+        sizes = {k: int(c.sum()) for k, c in counts.items()}
         self.numbers = {
             **self._split(body, "levels", LEVEL, "i1", sizes),
             **self._split(body, "halves", HALF, "<f2", sizes),
@@ -187,11 +174,11 @@ class _Reader:
             yield slot, None if kind == SAME else self._levels(slot) if kind == LEVEL else self._floats(slot, kind)
 
     def _levels(self, slot: Slot) -> F32:
-        upper, counts, q = self.scales[slot.name], self.counts[slot.name], self.numbers[slot.name]
+        upper, q = self.scales[slot.name], self.numbers[slot.name]
         if not len(q):
             raise UpdateError(f"update: {slot.name} is sent, but did not change")
-        values.check_levels(f"update: {slot.name}", q, counts, upper, self.top)
-        return values.unlevel(q, counts, upper)
+        values.check_levels(f"update: {slot.name}", q, slot.counts, upper, self.top)
+        return values.unlevel(q, slot.counts, upper)
 
     def _floats(self, slot: Slot, kind: int) -> F32:
         x: F32 = self.numbers[slot.name].astype(np.float32)
@@ -203,15 +190,25 @@ class _Reader:
         return x
 
 
-def _whole(base: Base, slot: Slot, live: Any, x: F32 | None) -> F32:
+def _whole(base: Base, slot: Slot, live: Mapping[str, Bools], x: F32 | None) -> F32:
     """The difference, from the values of the live weights."""
-    if slot.live is None:
-        return np.zeros(slot.shape, np.float32) if x is None else x.reshape(slot.shape)
-    layer = slot.name.removesuffix(".weight")
-    same = live[layer] is base.live[layer]
-    out: F32 = np.zeros(slot.shape, np.float32) if same else 0 - wide(base.weights[slot.name], slot.shape)
-    out[slot.live] = 0 if x is None else x.reshape(-1, *slot.shape[slot.live.ndim :])
+    if slot.alive is None and x is not None:
+        return x.reshape(slot.shape)
+    out: F32 = np.zeros(slot.shape, np.float32)
+    if slot.alive is not None:
+        _bury(base, slot, live, out)
+        if x is not None:
+            slot.put(out, x)
     return out
+
+
+def _bury(base: Base, slot: Slot, live: Mapping[str, Bools], out: F32) -> None:
+    """Writes what the base had of units that died, with the other sign."""
+    layer = slot.name.removesuffix(".weight")
+    was, now = base.live[layer], live[layer]
+    if now is not was:
+        units, died = positions(was & ~now, slot.shape)
+        out.reshape(units, -1)[died] = 0 - base.weights[slot.name].reshape(units, -1)[died]
 
 
 def _check_variances(base: Base, delta: dict[str, F32]) -> None:
