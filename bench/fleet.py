@@ -14,6 +14,7 @@ data in one place, on samples that neither devices nor hub have; bytes a device 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import sys
 import tempfile
@@ -29,14 +30,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fleet_data import FLEETS, Fleet, joined, save_npz
 
+from edgecl import bundle, environment, lesson, session
 from edgecl import config as configs
-from edgecl import environment, lesson, session
 from edgecl.lesson import Labelled
-from edgecl.merge import Contribution, Judge, Settings, held_out_judge, merge, screen_all, write_run
+from edgecl.merge import Contribution, Judge, Settings, held_out_judge, merge, recalibrated, screen_all, write_run
 from edgecl.model import Model, open_model
 from edgecl.train import train
-from edgecl.types import F32, EdgeclError
+from edgecl.types import F32, U8, EdgeclError
 from edgecl.update import Base, Taught, Update, decode, difference, encode
+
+ONE_SNAPSHOT: dict[str, dict[str, Any]] = {
+    "train": {"snapshot_every": 10_000},
+    "memory": {"compress": False},
+    "engine": {"threads": 1},
+}
+"""Keys that change no result, only the time that a bench waits for the disk."""
 
 HOSTILE = 0.2  # share of the devices
 ATTACKS = ("sign", "hundredfold", "nan", "shape", "labels")
@@ -52,8 +60,11 @@ def main() -> None:
     parser.add_argument("--attack", choices=["", *ATTACKS, "mixed"], default="", help="a fifth of the devices does this")
     parser.add_argument("--lesson", action="append", default=[], metavar="KEY=VALUE", help="a key of the lessons")
     parser.add_argument("--merge", action="append", default=[], metavar="KEY=VALUE", help="a setting of the merge")
+    parser.add_argument(
+        "--statistics", choices=["", "memory", "held", "both"], default="both", help="samples of batch statistics"
+    )
     parser.add_argument("--no-judge", action="store_true", help="the hub has no held-out samples")
-    parser.add_argument("--no-rivals", action="store_true", help="leave out lone devices and training on all data")
+    parser.add_argument("--rivals", choices=["none", "whole", "both"], default="both", help="training on all data, lone devices")
     parser.add_argument("--work", help="keep the run folders here")
     given = parser.parse_args()
     for seed in range(given.first_seed, given.first_seed + given.seeds):
@@ -87,19 +98,30 @@ def experiment(given: argparse.Namespace, seed: int, work: Path) -> dict[str, An
                 sent.append(size)
         found = screen_all(base, contributions, settings, None if given.no_judge else judge)
         refused.append(unread | {device: why for (device, _), why in found.refused.items()})
-        run = write_run(work / f"merged-{number}", run, merge(base, found.taken, settings))
+        made = merge(base, found.taken, settings)
+        if given.statistics:
+            made = recalibrated(made, pre, statistics_of(given.statistics, model, fleet))
+        run = write_run(work / f"merged-{number}", run, made)
         model = open_model(run)
         merged.append(score(test, Base.of(model), counts))
         print(f"round {number}: {100 * merged[-1]:.2f} %, {len(found.taken)} taken", file=sys.stderr, flush=True)
-    rivals = {} if given.no_rivals else beside(work, fleet, test, counts, seed, rounds)
+    rivals = beside(work, fleet, test, counts, seed, rounds, given.rivals)
     return {
         "what": "fleet", "fleet": given.fleet, "seed": seed, "devices": len(fleet.devices), "rounds": rounds,
         "samples_by_device": [len(d.labels) for d in fleet.devices], "test": len(fleet.test.labels),
-        "attack": given.attack, "attackers": sorted(hostile), "judge": not given.no_judge, "settings": asdict(settings),
+        "attack": given.attack, "attackers": sorted(hostile), "judge": not given.no_judge, "statistics": given.statistics,
+        "settings": asdict(settings),
         "base_config": list(fleet.sets), "lesson": fleet.lesson,
         "merged": merged, **rivals, "refused": refused, **traffic(base, sent), "down_bytes": shipped(work, run),
         "seconds": round(time.perf_counter() - began), "cpu": environment.cpu_name(), "commit": environment.commit(),
     }  # fmt: skip
+
+
+def statistics_of(which: str, model: Model, fleet: Fleet) -> U8:
+    """Samples that the hub has: the base's replay memory, those held out, or both."""
+    assert model.memory is not None
+    memory = model.memory.x[: model.memory.size]
+    return np.concatenate([*([] if which == "held" else [memory]), *([] if which == "memory" else [fleet.held.x])])
 
 
 def settings_of(given: Sequence[str]) -> Settings:
@@ -128,8 +150,9 @@ def to_end(setup: Any, state: Any) -> None:
 def taught(run: Path, samples: Labelled, folder: Path, changes: Mapping[str, Any]) -> Model:
     """What a device makes of its lesson."""
     base = open_model(run)
-    own = configs.dotted(changes)
-    nested = dict(changes) | ({} if "engine.threads" in own else {"engine": {"threads": 1}})
+    nested = {k: dict(changes.get(k, {})) | v for k, v in ONE_SNAPSHOT.items()} | {
+        k: v for k, v in changes.items() if k not in ONE_SNAPSHOT
+    }
     lesson.begin(folder, base, lesson.prepare(base, samples, changes=nested))
     to_end(*session.resume(folder))
     return open_model(folder)
@@ -187,14 +210,20 @@ def score(test: Judge, base: Base, counts: Mapping[str, int]) -> float:
     return sum(found[k] * n for k, n in counts.items() if n) / sum(counts.values())
 
 
-def beside(work: Path, fleet: Fleet, test: Judge, counts: Mapping[str, int], seed: int, rounds: int) -> dict[str, Any]:
-    """Lone devices, which learn as many epochs on the first base, and one net trained on all samples."""
-    alone = []
-    changes = {"train": {**fleet.lesson["train"], "epochs": rounds * fleet.lesson["train"]["epochs"]}}
-    for d, samples in enumerate(fleet.devices):
-        alone.append(score(test, Base.of(taught(work / "base", samples, work / f"lone-{d}", changes)), counts))
+def beside(
+    work: Path, fleet: Fleet, test: Judge, counts: Mapping[str, int], seed: int, rounds: int, which: str
+) -> dict[str, Any]:
+    """One net trained on all samples, and lone devices, which learn as many epochs on the first base."""
+    if which == "none":
+        return {}
     whole = trained(work / "whole", fleet, joined([fleet.base, *fleet.devices]), seed)
-    return {"lone": alone, "lone_mean": float(np.mean(alone)), "all_data": score(test, Base.of(open_model(whole)), counts)}
+    found: dict[str, Any] = {"all_data": score(test, Base.of(open_model(whole)), counts)}
+    if which == "both":
+        changes = {**fleet.lesson, "train": {**fleet.lesson["train"], "epochs": rounds * fleet.lesson["train"]["epochs"]}}
+        alone = [taught(work / "base", d, work / f"lone-{i}", changes) for i, d in enumerate(fleet.devices)]
+        found["lone"] = [score(test, Base.of(model), counts) for model in alone]
+        found["lone_mean"] = float(np.mean(found["lone"]))
+    return found
 
 
 def traffic(base: Base, sent: Sequence[int]) -> dict[str, Any]:
@@ -204,7 +233,11 @@ def traffic(base: Base, sent: Sequence[int]) -> dict[str, Any]:
 
 
 def shipped(work: Path, run: Path) -> int:
-    return 0
+    """Bytes of the merged model's bundle on its way down, deflated."""
+    private = work / "key.pem"
+    bundle.keygen(private)
+    bundle.create(run, work / "model.edgecl", private, bundle.Wish("rpi"))
+    return len(gzip.compress((work / "model.edgecl").read_bytes(), 9))
 
 
 if __name__ == "__main__":

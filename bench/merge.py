@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def main() -> None:
         "mean": lambda: merge(base, came, Settings(values="mean")),
         "trimmed": lambda: merge(base, came, Settings(values="trimmed")),
         "ties": lambda: merge(base, came, Settings(values="ties")),
-        "check": lambda: [check(base, c) for c in came],
+        "check": lambda: [*map(partial(check, base), came)],
     }
     found: dict[str, list[float]] = {k: [] for k in work}
     for _ in range(rounds):
@@ -91,9 +92,9 @@ def report(base: Base, given: argparse.Namespace, found: dict[str, float]) -> No
     print(f"{given.devices} devices, {weights / 1e6:.1f} million weights, {100 * given.sparsity:.0f} % masked")
     for name, ms in found.items():
         print(f"{name:10} {ms:8.1f} ms a device")
-    row = {"bench": "merge", "weights": weights, "devices": given.devices, "sparsity": given.sparsity, "rounds": given.rounds}
-    ms = {k: round(v, 1) for k, v in found.items()}
-    print(json.dumps({**row, "ms": ms, "cpu": environment.cpu_name(), "commit": environment.commit()}))
+    how = {k: getattr(given, k) for k in ("devices", "sparsity", "rounds")}
+    row: dict[str, object] = {"bench": "merge", "weights": weights, **how, "ms": {k: round(v, 1) for k, v in found.items()}}
+    print(json.dumps({**row, "cpu": environment.cpu_name(), "commit": environment.commit()}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from edgecl.merge.merging import merge
 from edgecl.merge.screening import Judge, Screened, screen, screen_all
 from edgecl.merge.settings import Settings
 from edgecl.merge.stale import rebased
+from edgecl.merge.statistics import recalibrated
 from edgecl.merge.writing import write_run
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "mean_accuracy",
     "merge",
     "rebased",
+    "recalibrated",
     "screen",
     "screen_all",
     "write_run",

@@ -7,8 +7,8 @@ classes fare that the device says it learned: an honest one may know nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,8 +21,14 @@ from edgecl.tensors import Arrays
 from edgecl.types import Bools, DataError, Named
 from edgecl.update import Base
 
-Judge = Callable[[Named, Mapping[str, Bools]], Mapping[str, float]]
-"""Weights and masks of the base's net → accuracy on held-out samples by name of the class; none for a class without samples."""
+
+class Judge(Protocol):
+    """Who knows how good a network is, on samples that no device sent."""
+
+    counts: Mapping[str, int]  # samples by name of the class; those without any are absent
+
+    def __call__(self, weights: Named, live: Mapping[str, Bools]) -> Mapping[str, float]:
+        """Accuracy of the base's net with these weights and masks, by the names in `counts`."""
 
 
 class Screened(NamedTuple):
@@ -63,13 +69,14 @@ def _unsound(base: Base, c: Contribution) -> str:
 def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before: Mapping[str, float], scale: float = 1.0) -> str:
     """Why a sound contribution is refused, or nothing. `before` is the judge's word on the base, `scale` what clipping leaves.
 
-    The mean fall of accuracy over the classes that it learned and shares is held to `settings.points`.
+    The fall of accuracy on the samples of all classes that it learned and shares is held to `settings.points`.
     """
     after = judge(*alone(base, c, scale))
-    learned = [k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n and k not in c.personal and k in before]
-    if not learned:
+    own = {k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n and k not in c.personal}
+    asked = {k: n for k, n in judge.counts.items() if k in own}
+    if not asked:
         return ""
-    fall = 100 * float(np.mean([before[k] - after[k] for k in learned]))
+    fall = 100 * sum((before[k] - after[k]) * n for k, n in asked.items()) / sum(asked.values())
     if not fall > settings.points:
         return ""
     return f"alone it costs {fall:.1f} points of held-out accuracy on the classes it learned, more than {settings.points:g}"

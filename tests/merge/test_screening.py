@@ -19,10 +19,17 @@ BASE = a_base()
 LOGITS = f"{NET.logits}.weight"
 
 
-def judge(weights: Named, live: Mapping[str, Bools]) -> dict[str, float]:
+class Rows:
     """Each class is known as well as the first value of its row is above the base's: 1, or 0.5 where it is not; no pans here."""
-    rise = weights[LOGITS][:, 0] - BASE.weights[LOGITS][:, 0]
-    return {k: 1.0 if r >= 0 else 0.5 for k, r in zip(KNOWN[:2], rise, strict=False)}
+
+    counts = {"cup": 30, "jug": 10}  # noqa: RUF012
+
+    def __call__(self, weights: Named, live: Mapping[str, Bools]) -> dict[str, float]:
+        rise = weights[LOGITS][:, 0] - BASE.weights[LOGITS][:, 0]
+        return {k: 1.0 if r >= 0 else 0.5 for k, r in zip(KNOWN[:2], rise, strict=False)}
+
+
+judge = Rows()
 
 
 def lowering(row: int, samples: Mapping[str, int], device: str = "x"):  # type: ignore[no-untyped-def]
@@ -34,9 +41,9 @@ def lowering(row: int, samples: Mapping[str, int], device: str = "x"):  # type: 
 
 def test_harm_to_what_it_learned_is_refused() -> None:
     before = judge(BASE.weights, BASE.live)
-    assert "costs 25.0 points" in screen(BASE, lowering(0, {"cup": 9, "jug": 1}), judge, Settings(points=10), before)
+    assert "costs 37.5 points" in screen(BASE, lowering(0, {"cup": 9, "jug": 1}), judge, Settings(points=10), before)
     assert "costs 50.0 points" in screen(BASE, lowering(0, {"cup": 9}), judge, Settings(points=10), before)
-    assert screen(BASE, lowering(0, {"cup": 9, "jug": 1}), judge, Settings(points=25), before) == ""
+    assert screen(BASE, lowering(0, {"cup": 9, "jug": 1}), judge, Settings(points=38), before) == ""
 
 
 def test_a_device_need_not_know_what_it_did_not_learn() -> None:
@@ -86,6 +93,7 @@ def test_a_judge_counts_by_class() -> None:
     sure[f"{NET.logits}.bias"] = np.array([1e6, 0, 0], np.float32)
     assert found(sure, BASE.live) == {"cup": 1.0, "jug": 0.0}
     assert mean_accuracy(found(sure, BASE.live)) == 0.5
+    assert found.counts == {"cup": 30, "jug": 30}
     broken = {**sure, f"{NET.logits}.bias": np.array([np.nan, 0, 0], np.float32)}
     assert found(broken, BASE.live) == {"cup": 0.0, "jug": 0.0}
 
