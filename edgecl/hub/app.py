@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from edgecl import __version__
 from edgecl.hub.gate import Gate
 from edgecl.hub.openapi import BODIES, page
+from edgecl.hub.pages import make_pages
 from edgecl.hub.refusal import Refusal, later
 from edgecl.hub.service import Answer, Service
 from edgecl.hub.static import Static
+from edgecl.hub.view import View
 from edgecl.types import StoreError
 
 OFFSET = "Upload-Offset"
@@ -26,7 +28,10 @@ CHUNK = "application/offset+octet-stream"
 
 def make(service: Service) -> Gate:
     """The whole hub as an ASGI application; `service` is closed when it ends."""
-    return Gate(application(service), Static(service.place.tuf), service.limits)
+    app = application(service)
+    view = View(service.place, service.settings, service.engine)
+    app.router.routes.extend(make_pages(view, secure=service.settings.url.startswith("https:")))
+    return Gate(app, Static(service.place.tuf), service.limits)
 
 
 def application(service: Service) -> FastAPI:

@@ -2,6 +2,6 @@
 in the browser, nothing is fetched from elsewhere, and every change is a form with a token of its session."""
 
 from edgecl.hub.pages.routes import make_pages
-from edgecl.hub.pages.source import AuditRow, ClassRow, DeviceRow, ModelRow, Source, UpdateRow
+from edgecl.hub.pages.source import AuditRow, ClassRow, DeviceRow, MergeRow, ModelRow, Source, UpdateRow
 
-__all__ = ["AuditRow", "ClassRow", "DeviceRow", "ModelRow", "Source", "UpdateRow", "make_pages"]
+__all__ = ["AuditRow", "ClassRow", "DeviceRow", "MergeRow", "ModelRow", "Source", "UpdateRow", "make_pages"]

@@ -13,13 +13,13 @@ WIDTH, HEIGHT, LEFT, BOTTOM, PAD = 720, 180, 52, 24, 10  # of the picture, and i
 
 
 def accuracy(models: Sequence[ModelRow]) -> Markup:
-    """An <svg>: models by number, rejected ones as crosses beside the line. Empty where there is nothing to draw."""
+    """An <svg>: models by number. Empty where there is nothing to draw."""
     known = sorted((m for m in models if m.accuracy is not None), key=lambda m: m.number)
     if not known:
         return Markup()
     low, high = _range([m.accuracy or 0.0 for m in known])
     at = {m.number: (_x(i, len(known)), _y(m.accuracy or 0.0, low, high)) for i, m in enumerate(known)}
-    line = " ".join(f"{x:.1f},{y:.1f}" for m in known if m.state != "rejected" for x, y in [at[m.number]])
+    line = " ".join(f"{x:.1f},{y:.1f}" for m in known for x, y in [at[m.number]])
     marks = "".join(_mark(m, *at[m.number]) for m in known)
     return Markup(  # numbers and words of this module only
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy of each model on the held-out set">'
@@ -60,6 +60,4 @@ def _numbers(models: Sequence[ModelRow], at: dict[int, tuple[float, float]]) -> 
 
 def _mark(model: ModelRow, x: float, y: float) -> str:
     title = f"<title>model {model.number}: {percent(model.accuracy)}, {model.state}</title>"
-    if model.state == "rejected":
-        return f'<path class="rejected" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8">{title}</path>'
     return f'<circle class="{model.state}" cx="{x:.1f}" cy="{y:.1f}" r="{5 if model.state == "current" else 3}">{title}</circle>'

@@ -33,7 +33,7 @@ class Render:
         self.templates = Environment(
             loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        self.templates.filters |= {"size": shown.size, "utc": shown.utc, "percent": shown.percent, "counts": shown.counts}
+        self.templates.filters |= {"size": shown.size, "utc": shown.utc, "percent": shown.percent, "names": shown.names}
         self.templates.globals |= {"accuracy_chart": chart.accuracy, "menu": MENU}
 
     def __call__(self, request: Request, template: str, session: Session | None, code: int = 200, **values: Any) -> Response:

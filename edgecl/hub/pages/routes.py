@@ -1,4 +1,4 @@
-"""The page's addresses, on Starlette, which FastAPI stands on: `app.mount("/", make_pages(hub))` behind the hub's own."""
+"""The page's addresses, on Starlette, which FastAPI stands on: `app.router.routes.extend(make_pages(hub))`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from edgecl.hub.pages.render import Render
@@ -28,27 +27,27 @@ FORM_BYTES = 4096
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_pages(source: Source, clock: Callable[[], float] = time.monotonic) -> Starlette:
-    """An application of its own. `clock` counts sessions and failed logins."""
-    pages = _Pages(source, Sessions(clock), Tries(clock))
+def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, secure: bool = False) -> list[BaseRoute]:
+    """Routes that answer errors by pages of their own.
+
+    `clock` counts sessions and failed logins; `secure`: browsers come by HTTPS, through a proxy.
+    """
+    pages = _Pages(source, Sessions(clock), Tries(clock), secure)
     lists = {"/": pages.overview, "/devices": pages.devices, "/updates": pages.updates, "/models": pages.models}
     lists |= {"/classes": pages.classes, "/audit": pages.audit, "/devices/{id}": pages.device}
     deeds = {"/devices/{id}/approve": pages.approve, "/devices/{id}/revoke": pages.revoke, "/logout": pages.logout}
     deeds |= {"/models/{number:int}/rollback": pages.rollback, "/classes/share": pages.share}
-    return Starlette(
-        routes=[
-            Route("/login", pages.login, methods=["GET", "POST"]),
-            *(Route(path, pages.logged_in(show)) for path, show in lists.items()),
-            *(Route(path, pages.allowed(do), methods=["POST"]) for path, do in deeds.items()),
-            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
-        ],
-        exception_handlers={HTTPException: pages.failed},
-    )
+    return [
+        Route("/login", pages.said(pages.login), methods=["GET", "POST"]),
+        *(Route(path, pages.said(pages.logged_in(show))) for path, show in lists.items()),
+        *(Route(path, pages.said(pages.allowed(do)), methods=["POST"]) for path, do in deeds.items()),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]
 
 
 class _Pages:
-    def __init__(self, source: Source, sessions: Sessions, tries: Tries) -> None:
-        self.source, self.sessions, self.tries, self.render = source, sessions, tries, Render(source)
+    def __init__(self, source: Source, sessions: Sessions, tries: Tries, secure: bool) -> None:
+        self.source, self.sessions, self.tries, self.secure, self.render = source, sessions, tries, secure, Render(source)
 
     # who may
 
@@ -57,7 +56,10 @@ class _Pages:
             session = self._session(request)
             if session is None:
                 return RedirectResponse("/login", 303)
-            return await run_in_threadpool(show, request, session)  # a database is asked
+            try:
+                return await run_in_threadpool(show, request, session)  # a database is asked
+            except EdgeclError as e:
+                raise HTTPException(503, str(e)) from None
 
         return handler
 
@@ -93,17 +95,25 @@ class _Pages:
             self.tries.fail(*keys)
             return self._refused(request, name, "no such name and password", 401)
         response = RedirectResponse("/", 303)
-        secure = request.url.scheme == "https"
+        secure = self.secure or request.url.scheme == "https"
         response.set_cookie(COOKIE, self.sessions.open(name), httponly=True, samesite="strict", secure=secure)
         return response
 
     def _refused(self, request: Request, name: str, why: str, status: int) -> Response:
         return self.render(request, "login.html", None, status, name=name, why=why)
 
-    async def failed(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        session = self._session(request)
-        return self.render(request, "failed.html", session, error.status_code, status=error.status_code, why=error.detail)
+    def said(self, handler: Handler) -> Handler:
+        """What went wrong in `handler` as a page."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except HTTPException as e:
+                return self.render(
+                    request, "failed.html", self._session(request), e.status_code, status=e.status_code, why=e.detail
+                )
+
+        return answer
 
     # what is shown
 
@@ -132,7 +142,8 @@ class _Pages:
         return self._list(request, session, "updates.html", rows, state=state, counts=self.source.update_counts())
 
     def models(self, request: Request, session: Session) -> Response:
-        return self._list(request, session, "models.html", self.source.models(_start(request), ROWS + 1))
+        rows = self.source.models(_start(request), ROWS + 1)
+        return self._list(request, session, "models.html", rows, merges=self.source.merges())
 
     def classes(self, request: Request, session: Session) -> Response:
         return self.render(request, "classes.html", session, rows=self.source.classes())
@@ -161,7 +172,7 @@ class _Pages:
         return "/models"
 
     def share(self, request: Request, session: Session, form: dict[str, str]) -> str:
-        self.source.share(form.get("class", ""), session.name, shared=form.get("shared") == "yes")
+        self.source.share(form.get("class", ""), session.name)
         return "/classes"
 
     def logout(self, request: Request, session: Session, form: dict[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
 
@@ -40,8 +40,7 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
-def counts(samples: Mapping[str, int], most: int = 4) -> str:
-    """mug 120, cup 14 and 3 more: the classes with most samples first."""
-    rows = sorted((k for k in samples if samples[k]), key=lambda k: (-samples[k], k))
-    said = ", ".join(f"{k} {samples[k]}" for k in rows[:most])
-    return f"{said} and {len(rows) - most} more" if len(rows) > most else said or "nothing new"
+def names(classes: Sequence[str], most: int = 4) -> str:
+    """mug, cup and 3 more."""
+    said = ", ".join(classes[:most])
+    return f"{said} and {len(classes) - most} more" if len(classes) > most else said

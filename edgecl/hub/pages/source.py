@@ -18,10 +18,9 @@ class DeviceRow:
     version: str  # of edgecl
     model: int | None  # number of the model in use there
     enrolled_at: float
-    last_seen: float | None
+    last_seen: float | None  # None: never
     health: str  # one line, by the device's own word; empty: well
     bytes_up: int
-    bytes_down: int
     updates: int  # stored here, merged or refused, all
 
 
@@ -35,7 +34,8 @@ class UpdateRow:
     received_at: float
     bytes: int
     base: int | None  # number of the model that it goes on from
-    samples: Mapping[str, int]  # learned of each class
+    classes: Sequence[str]  # that it learned; empty until a merge has looked at it
+    samples: int
     state: str  # stored (it waits), merged, refused
     reason: str
     model: int | None  # that it went into
@@ -48,12 +48,23 @@ class ModelRow:
     number: int
     made_at: float
     accuracy: float | None  # share right of the held-out set
-    by_class: Mapping[str, float]
-    merged: int  # updates in it
-    refused: int  # updates refused with it
-    state: str  # current, published (once), rejected
-    reason: str
+    updates: int  # in it
+    state: str  # current, published (once)
+    note: str
     bytes: int  # that a device downloads
+
+
+@dataclass(frozen=True)
+class MergeRow:
+    """A merge that ended, one way or the other."""
+
+    at: float
+    base: int  # number of the model
+    updates: int
+    before: float | None  # share right of the held-out set
+    after: float | None
+    model: int | None  # that came of it
+    reason: str  # why none did
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,6 @@ class ClassRow:
 
     name: str
     devices: int
-    samples: int
     shared: bool  # merged from now on
 
 
@@ -95,6 +105,8 @@ class Source(Protocol):
 
     def models(self, start: int = 0, count: int = 50) -> Sequence[ModelRow]: ...
 
+    def merges(self, count: int = 50) -> Sequence[MergeRow]: ...
+
     def classes(self) -> Sequence[ClassRow]: ...
 
     def audit(self, start: int = 0, count: int = 50) -> Sequence[AuditRow]: ...
@@ -107,4 +119,4 @@ class Source(Protocol):
 
     def rollback(self, number: int, who: str) -> None: ...
 
-    def share(self, name: str, who: str, *, shared: bool) -> None: ...
+    def share(self, name: str, who: str) -> None: ...

@@ -10,8 +10,10 @@ from edgecl.hub.store.devices import (
     add_token,
     approve,
     device,
+    device_counts,
     devices,
     enroll,
+    named,
     report,
     revoke,
 )
@@ -32,7 +34,20 @@ from edgecl.hub.store.models import (
 )
 from edgecl.hub.store.operators import Entry, add_operator, audit, check_operator, operators, remove_operator
 from edgecl.hub.store.tables import connect, now, prepare, reading, writing
-from edgecl.hub.store.updates import Update, insert, judged, outlived, refuse, stored_bytes, update, updates, waiting
+from edgecl.hub.store.updates import (
+    Update,
+    counts,
+    insert,
+    judged,
+    outlived,
+    refuse,
+    sent,
+    stored_bytes,
+    taught,
+    update,
+    updates,
+    waiting,
+)
 
 __all__ = [
     "Device",
@@ -49,8 +64,10 @@ __all__ = [
     "audit",
     "check_operator",
     "connect",
+    "counts",
     "current",
     "device",
+    "device_counts",
     "devices",
     "enroll",
     "insert",
@@ -58,6 +75,7 @@ __all__ = [
     "merges",
     "model",
     "models",
+    "named",
     "now",
     "of_snapshot",
     "operators",
@@ -68,9 +86,11 @@ __all__ = [
     "remove_operator",
     "report",
     "revoke",
+    "sent",
     "share",
     "shared",
     "stored_bytes",
+    "taught",
     "unpublished",
     "update",
     "updates",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -110,6 +111,19 @@ def devices(engine: Engine, state: str = "", limit: int = 10_000, offset: int = 
     wanted = select(t.devices).order_by(t.devices.c.created.desc(), t.devices.c.id).limit(limit).offset(offset)
     with t.reading(engine) as db:
         return [_device(row) for row in db.execute(wanted.where(t.devices.c.state == state) if state else wanted)]
+
+
+def named(engine: Engine, ids: Collection[str]) -> dict[str, str]:
+    """Id → name."""
+    c = t.devices.c
+    with t.reading(engine) as db:
+        return {row.id: row.name for row in db.execute(select(c.id, c.name).where(c.id.in_(ids)))}
+
+
+def device_counts(engine: Engine) -> dict[str, int]:
+    """Devices by state."""
+    with t.reading(engine) as db:
+        return dict.fromkeys((PENDING, APPROVED, REVOKED), 0) | t.counted(db, t.devices.c.state)
 
 
 def approve(engine: Engine, own: str, who: str) -> Device:

@@ -58,10 +58,12 @@ def model(engine: Engine, number: int) -> Model | None:
     return None if row is None else _model(row)
 
 
-def models(engine: Engine, limit: int = 1000) -> list[Model]:
+def models(engine: Engine, limit: int = 1000, offset: int = 0) -> list[Model]:
     """The newest first, those that are not published yet among them."""
     with t.reading(engine) as db:
-        return [_model(row) for row in db.execute(select(t.models).order_by(t.models.c.number.desc()).limit(limit))]
+        return [
+            _model(row) for row in db.execute(select(t.models).order_by(t.models.c.number.desc()).limit(limit).offset(offset))
+        ]
 
 
 def current(engine: Engine) -> Model | None:

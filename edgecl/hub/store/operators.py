@@ -28,9 +28,9 @@ def note(db: Connection, who: str, what: str, detail: str) -> None:
     db.execute(t.audit.insert().values(at=int(time.time()), who=who[:100], what=what[:40], detail=detail[:400]))
 
 
-def audit(engine: Engine, limit: int = 200, before: int = 1 << 60) -> list[Entry]:
-    """The newest entries first; those with an id under `before`."""
-    wanted = select(t.audit).where(t.audit.c.id < before).order_by(t.audit.c.id.desc()).limit(limit)
+def audit(engine: Engine, limit: int = 200, offset: int = 0) -> list[Entry]:
+    """The newest entries first."""
+    wanted = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit).offset(offset)
     with t.reading(engine) as db:
         return [Entry(*row) for row in db.execute(wanted)]
 

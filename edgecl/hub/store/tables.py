@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -24,6 +25,8 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -169,6 +172,12 @@ def prepare(engine: Engine) -> None:
     """Makes the tables that are not there. Raises StoreError."""
     with naming(engine):
         meta.create_all(engine)
+
+
+def counted(db: Connection, column: Column[str], where: ColumnElement[bool] | None = None) -> dict[str, int]:
+    """How often each value of a column is there."""
+    wanted = select(column, func.count()).group_by(column)
+    return {row[0]: row[1] for row in db.execute(wanted if where is None else wanted.where(where))}
 
 
 @contextmanager

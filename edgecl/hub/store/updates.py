@@ -83,13 +83,36 @@ def update(engine: Engine, device: str, sequence: int) -> Update | None:
     return None if row is None else _update(row)
 
 
-def updates(engine: Engine, device: str = "", state: str = "", limit: int = 200, before: int = 1 << 60) -> list[Update]:
-    """The newest first; those of a device or a state, or all; with an id under `before`."""
-    wanted = select(t.updates).where(t.updates.c.id < before).order_by(t.updates.c.id.desc()).limit(limit)
+def updates(engine: Engine, device: str = "", state: str = "", limit: int = 200, offset: int = 0) -> list[Update]:
+    """The newest first; those of a device or a state, or all."""
+    wanted = select(t.updates).order_by(t.updates.c.id.desc()).limit(limit).offset(offset)
     for column, value in ((t.updates.c.device, device), (t.updates.c.state, state)):
         wanted = wanted.where(column == value) if value else wanted
     with t.reading(engine) as db:
         return [_update(row) for row in db.execute(wanted)]
+
+
+def counts(engine: Engine) -> dict[str, int]:
+    """Updates by state."""
+    with t.reading(engine) as db:
+        return dict.fromkeys((STORED, MERGED, REFUSED), 0) | t.counted(db, t.updates.c.state)
+
+
+def sent(engine: Engine, devices: Sequence[str]) -> dict[str, int]:
+    """Updates by device, of those that sent any."""
+    with t.reading(engine) as db:
+        return t.counted(db, t.updates.c.device, t.updates.c.device.in_(devices))
+
+
+def taught(engine: Engine, limit: int = 10_000) -> dict[str, set[str]]:
+    """Class → devices that have samples of it, by the newest updates that a merge looked at."""
+    c, found = t.updates.c, dict[str, set[str]]()
+    with t.reading(engine) as db:
+        rows = db.execute(select(c.classes, c.device).where(c.base != "").order_by(c.id.desc()).limit(limit)).all()
+    for classes, device in rows:
+        for name in json.loads(classes):
+            found.setdefault(name, set()).add(device)
+    return found
 
 
 def waiting(engine: Engine, limit: int) -> list[Update]:

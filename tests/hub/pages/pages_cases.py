@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgecl.hub.pages import AuditRow, ClassRow, DeviceRow, ModelRow, UpdateRow
+from edgecl.hub.pages import AuditRow, ClassRow, DeviceRow, MergeRow, ModelRow, UpdateRow
 from edgecl.types import DataError
 
 NOW = 1_795_000_000.0
@@ -16,6 +16,7 @@ class FakeHub:
     device_rows: list[DeviceRow] = field(default_factory=list)
     update_rows: list[UpdateRow] = field(default_factory=list)
     model_rows: list[ModelRow] = field(default_factory=list)
+    merge_rows: list[MergeRow] = field(default_factory=list)
     class_rows: list[ClassRow] = field(default_factory=list)
     audit_rows: list[AuditRow] = field(default_factory=list)
     asked: list[tuple[object, ...]] = field(default_factory=list)
@@ -45,6 +46,9 @@ class FakeHub:
     def models(self, start: int = 0, count: int = 50) -> Sequence[ModelRow]:
         return self.model_rows[start : start + count]
 
+    def merges(self, count: int = 50) -> Sequence[MergeRow]:
+        return self.merge_rows[:count]
+
     def classes(self) -> Sequence[ClassRow]:
         return self.class_rows
 
@@ -65,14 +69,14 @@ class FakeHub:
     def rollback(self, number: int, who: str) -> None:
         self.asked.append(("rollback", number, who))
 
-    def share(self, name: str, who: str, *, shared: bool) -> None:
-        self.asked.append(("share", name, who, shared))
+    def share(self, name: str, who: str) -> None:
+        self.asked.append(("share", name, who))
 
 
 def device(i: int, state: str = "approved", **other: object) -> DeviceRow:
     values: dict[str, object] = {
         "id": f"{i:016x}", "name": f"shelf-{i:02d}", "state": state, "machine": "aarch64", "version": "0.1.0", "model": 7,
-        "enrolled_at": NOW - 86400 * 9, "last_seen": NOW - 60 * i, "health": "", "bytes_up": 645_000 * i, "bytes_down": 3_100_000,
+        "enrolled_at": NOW - 86400 * 9, "last_seen": NOW - 60 * i, "health": "", "bytes_up": 645_000 * i,
         "updates": i,
     }  # fmt: skip
     return DeviceRow(**{**values, **other})  # type: ignore[arg-type]
@@ -81,7 +85,7 @@ def device(i: int, state: str = "approved", **other: object) -> DeviceRow:
 def update(i: int, state: str = "merged", **other: object) -> UpdateRow:
     values: dict[str, object] = {
         "device": f"{i % 5:016x}", "device_name": f"shelf-{i % 5:02d}", "sequence": i, "received_at": NOW - 900 * i,
-        "bytes": 412_345, "base": 6, "samples": {"mug": 120, "cup": 14}, "state": state, "reason": "",
+        "bytes": 412_345, "base": 6, "classes": ("mug", "cup"), "samples": 134, "state": state, "reason": "",
         "model": 7 if state == "merged" else None,
     }  # fmt: skip
     return UpdateRow(**{**values, **other})  # type: ignore[arg-type]
@@ -89,8 +93,8 @@ def update(i: int, state: str = "merged", **other: object) -> UpdateRow:
 
 def model(number: int, accuracy: float | None, state: str = "published", **other: object) -> ModelRow:
     values: dict[str, object] = {
-        "number": number, "made_at": NOW - 86400 * (10 - number), "accuracy": accuracy, "by_class": {"mug": 0.91, "cup": 0.62},
-        "merged": 5, "refused": 1, "state": state, "reason": "", "bytes": 3_100_000,
+        "number": number, "made_at": NOW - 86400 * (10 - number), "accuracy": accuracy,
+        "updates": 5, "state": state, "note": "merged of 5 updates", "bytes": 3_100_000,
     }  # fmt: skip
     return ModelRow(**{**values, **other})  # type: ignore[arg-type]
 
@@ -101,17 +105,21 @@ def busy() -> FakeHub:
     return FakeHub(
         [
             device(1), device(2, health="throttled at 82 °C"),
-            device(3, "pending", last_seen=None, model=None, updates=0, bytes_up=0, bytes_down=0),
+            device(3, "pending", last_seen=None, model=None, updates=0, bytes_up=0),
             device(4, "revoked"), device(5, name=evil),
         ],
         [
             update(1, "stored"), update(2), update(3, "refused", reason="cup falls from 71.0 to 12.5 % on the held-out set"),
-            update(4, samples={"mug": 1, "cup": 2, "jar": 3, "tin": 4, "box": 5}), update(5, "refused", reason=evil, base=None),
+            update(4, classes=("mug", "cup", "jar", "tin", "box")), update(5, "refused", reason=evil, base=None),
         ],
         [
-            model(7, 0.841, "current"), model(6, 0.79, "rejected", reason="accuracy fell by 3.1 points: 5 updates wait on"),
-            model(5, 0.829), model(4, 0.81), model(3, 0.78), model(2, 0.765), model(1, 0.72, merged=0, refused=0),
+            model(7, 0.841, "current"), model(6, 0.835),
+            model(5, 0.829), model(4, 0.81), model(3, 0.78), model(2, 0.765), model(1, 0.72, updates=0),
         ],
-        [ClassRow("jar", 2, 340, False), ClassRow(evil, 1, 12, True)],
+        [
+            MergeRow(NOW - 600, 7, 5, 0.841, 0.79, None, "accuracy on the held-out samples fell from 84.10 to 79.00 %"),
+            MergeRow(NOW - 9000, 6, 5, 0.835, 0.841, 7, ""), MergeRow(NOW - 9100, 6, 1, 0.835, None, None, evil),
+        ],
+        [ClassRow("jar", 2, False), ClassRow(evil, 1, True)],
         [AuditRow(NOW - 120, "ada", "approved shelf-01"), AuditRow(NOW - 7200, evil, "revoked shelf-04")],
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from pages_cases import FakeHub, busy
+from starlette.applications import Starlette
 
 from edgecl.hub.pages import make_pages
 
@@ -30,7 +31,7 @@ def hub() -> FakeHub:
 
 @pytest.fixture
 def address(hub: FakeHub) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_pages(hub), port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=make_pages(hub)), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
