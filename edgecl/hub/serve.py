@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecl import files
-from edgecl.hub import app, extra, place, settings, store
+from edgecl.hub import app, extra, gate, place, settings, store
 from edgecl.hub.place import Place
 from edgecl.hub.service import Service
 from edgecl.types import ConfigError, StoreError
 
-HEAD_BYTES = 16 << 10
 KEEP_ALIVE_SECONDS = 75
 TICK_SECONDS = 5
 BACKLOG = 1024
@@ -74,7 +73,7 @@ def server(service: Service) -> Any:
     made = app.make(service)
     config = uvicorn.Config(
         made, http=Protocol, ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
-        h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=gate.HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
         limit_concurrency=service.limits.connections, backlog=BACKLOG,
     )  # fmt: skip
     return Server(config)
