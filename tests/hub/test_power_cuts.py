@@ -43,6 +43,7 @@ def start(folder: Path) -> tuple[Path, Device]:
 
 def send(service: Service, device: Device) -> str:
     """As a device does it; the state at the end, or the refusal's status."""
+    upload = ""
     try:
         said = service.begin(seal(device.key, device.id, 1, service.nonces.give(device.id), PAYLOAD))
         while "upload" in said.body or said.status == 204:
