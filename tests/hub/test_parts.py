@@ -157,9 +157,9 @@ def test_a_head_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with served(bare(tmp_path / "hub").root) as (url, _):
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as sock:
             if before:  # a whole request came first on this connection
-                    sock.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
-                    assert b"404" in sock.recv(1 << 16)
-                sock.sendall(sent)
+                sock.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert b"404" in sock.recv(1 << 16)
+            sock.sendall(sent)
             began, got = time.monotonic(), b"x"
             while got:
                 got = sock.recv(1 << 16)
