@@ -8,7 +8,7 @@ from edgecl.update.difference import Base, Update, apply, difference, residual
 from edgecl.update.envelope import Envelope, open_envelope, open_record, peek_envelope, seal, seal_record
 from edgecl.update.errors import UpdateError
 from edgecl.update.header import Header, peek
-from edgecl.update.payload import decode, encode
+from edgecl.update.payload import decode, encode, most_bytes
 from edgecl.update.taught import Taught, taught_since
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "decode",
     "difference",
     "encode",
+    "most_bytes",
     "open_envelope",
     "open_record",
     "peek",

@@ -13,7 +13,9 @@ from edgecl.update.errors import UpdateError
 
 UINT, BYTES, TEXT, ARRAY, MAP = 0, 2, 3, 4, 5  # the RFC's major types
 NULL = 0xF6
-DEPTH = 4  # arrays and maps within each other
+DEPTH, VALUES = 4, 50_000
+"""Arrays and maps within each other, and values in all, at most."""
+
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}  # additional information → bytes of the argument that follow
 
 
@@ -65,9 +67,12 @@ def decode(where: str, data: bytes | memoryview) -> Any:
 
 class _Reader:
     def __init__(self, data: memoryview) -> None:
-        self.data, self.at = data, 0
+        self.data, self.at, self.values = data, 0, 0
 
     def value(self, depth: int) -> Any:
+        self.values += 1
+        if self.values > VALUES:
+            raise UpdateError(f"has more than {VALUES} values")
         first = self._take(1)[0]
         if first == NULL:
             return None

@@ -87,7 +87,11 @@ def residual(update: Update, sent: Update) -> dict[str, F32]:
 
 def widened(base: Base, classes: tuple[str, ...]) -> Net:
     """The base's net, with rows for these classes where it has too few. Raises ConfigError where its classifier can't grow."""
-    return base.net if len(classes) <= base.net.classes else with_room(base.net, len(classes))
+    if len(classes) <= base.net.classes:
+        return base.net
+    if base.net.logits in base.live:
+        raise ConfigError(f"net {base.net.name}: layer {base.net.logits} is masked, and can't grow with the classifier")
+    return with_room(base.net, len(classes))
 
 
 def shapes_of(net: Net) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgecl.bundle import signature
+from edgecl.types import ConfigError
 from edgecl.update import cbor
 from edgecl.update.errors import UpdateError
 from edgecl.update.header import COUNT
@@ -36,7 +37,10 @@ class Envelope(NamedTuple):
 
 
 def seal(private: Path, device: str, sequence: int, nonce: bytes, payload: bytes) -> bytes:
-    """The envelope of a payload, signed with the key in the PEM file `private`. Raises ConfigError where that is no such key."""
+    """The envelope of a payload, signed with the key in the PEM file `private`; ConfigError where that is not the device's."""
+    own = signature.sign(private, b"").split()[1].decode()
+    if own != device:
+        raise ConfigError(f"{private}: is the key of device {own}, not of {device}")
     body = {"device": bytes.fromhex(device), "sequence": sequence, "nonce": nonce, "bytes": len(payload)}
     return seal_record(private, ENVELOPE, {**body, "sha256": hashlib.sha256(payload).digest()})
 

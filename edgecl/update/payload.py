@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from edgecl.nets import Net
+from edgecl.nets.nodes import Linear
 from edgecl.types import F32, Bools, ConfigError
 from edgecl.update import cbor, masks, values
-from edgecl.update.difference import Base, Update, wide, widened
+from edgecl.update.difference import Base, Update, shapes_of, wide, widened
 from edgecl.update.errors import UpdateError
-from edgecl.update.header import FORMAT, header_of, parse
+from edgecl.update.header import CLASSES, FORMAT, NAME_BYTES, header_of, parse
 from edgecl.update.slots import HALF, LEVEL, SAME, SINGLE, Slot, positions, slots
 from edgecl.update.values import KINDS, LARGEST, LEVELS
 
@@ -42,6 +44,7 @@ def encode(update: Update, base: Base, values: str = "int8") -> bytes:
     }
     payload = cbor.encode(body)
     header_of(parse(payload))
+    _check_variances(base, update.delta)
     return payload
 
 
@@ -49,17 +52,25 @@ def decode(payload: bytes, base: Base) -> Update:
     """The update. Raises UpdateError, in one line, for bytes that `encode` would not make for this base."""
     body = parse(payload)
     head = header_of(body)
-    if head.base != base.snapshot:
-        raise UpdateError(f"update: is of base {head.base[:12]}, not of {base.snapshot[:12]}")
-    net = _net(base, head)
-    layers = masked(base)
-    if len(body["masks"]) != len(layers):
-        raise UpdateError(f"update: has {len(body['masks'])} masks, not the base's {len(layers)}")
-    live = {k: masks.read(f"update: {k}", entry, base.live[k]) for k, entry in zip(layers, body["masks"], strict=True)}
+    net, live = _net(base, head), _masks(base, body["masks"])
     reader = _Reader(body, [*slots(net, live, head.values)], LEVELS.get(head.values, 0))
     delta = {slot.name: _whole(base, slot, live, x) for slot, x in reader.arrays()}
     _check_variances(base, delta)
     return Update(head.base, head.net, head.classes, head.samples, live, delta, head.steps, head.executed, head.seconds)
+
+
+def most_bytes(base: Base) -> int:
+    """No payload of this base has more: what a hub may refuse by its length alone."""
+    names = CLASSES * (NAME_BYTES + 3 + 9)
+    wide = widened(base, tuple(map(str, range(CLASSES)))) if _grows(base) else base.net
+    numbers = sum(4 * prod(shape) + 2 * shape[0] for shape in shapes_of(wide).values())
+    units = sum(live.size // 8 + 64 for live in base.live.values())  # k = 0 makes a bitmap of a code, and none is longer
+    return 4096 + names + numbers + units
+
+
+def _grows(base: Base) -> bool:
+    last = base.net.layers().get(base.net.logits)
+    return isinstance(last, Linear) and base.net.features != base.net.logits and base.net.logits not in base.live
 
 
 def masked(base: Base) -> list[str]:
@@ -67,8 +78,17 @@ def masked(base: Base) -> list[str]:
     return [name for name in base.net.layers() if name in base.live]
 
 
+def _masks(base: Base, found: list[Any]) -> dict[str, Bools]:
+    layers = masked(base)
+    if len(found) != len(layers):
+        raise UpdateError(f"update: has {len(found)} masks, not the base's {len(layers)}")
+    return {k: masks.read(f"update: {k}", entry, base.live[k]) for k, entry in zip(layers, found, strict=True)}
+
+
 def _net(base: Base, update: Any) -> Net:
-    """Of an Update or Header. Raises UpdateError where its net or classes are not such as go on from the base's."""
+    """Of an Update or Header. Raises UpdateError where it is another base's, or its classes do not go on from the base's."""
+    if update.base != base.snapshot:
+        raise UpdateError(f"update: is of base {update.base[:12]}, not of {base.snapshot[:12]}")
     if update.net != base.net.name:
         raise UpdateError(f"update: is of net {update.net!r}, not of {base.net.name!r}")
     if update.classes[: len(base.classes)] != base.classes:
@@ -123,28 +143,37 @@ def _packed(parts: list[Any]) -> bytes:
     return values.pack(np.concatenate(parts))
 
 
+def _kinds(kinds: bytes, found: list[Slot]) -> bytes:
+    """How each array is sent, once it is sure that it can be sent so. Raises UpdateError."""
+    if len(kinds) != len(found):
+        raise UpdateError(f"update: has {len(kinds)} arrays, not the net's {len(found)}")
+    for slot, kind in zip(found, kinds, strict=True):
+        if kind not in (SAME, slot.wish, SINGLE if slot.wish == HALF else slot.wish):
+            raise UpdateError(f"update: {slot.name} is sent as kind {kind}")
+    return kinds
+
+
 class _Reader:
     """Takes the numbers of all arrays apart again. Raises UpdateError."""
 
     def __init__(self, body: dict[str, Any], found: list[Slot], top: int) -> None:
-        kinds = bytes(body["arrays"])
-        if len(kinds) != len(found):
-            raise UpdateError(f"update: has {len(kinds)} arrays, not the net's {len(found)}")
-        self.slots, self.top = [*zip(found, kinds, strict=True)], top
-        for slot, kind in self.slots:
-            if kind not in (SAME, slot.wish, SINGLE if slot.wish == HALF else slot.wish):
-                raise UpdateError(f"update: {slot.name} is sent as kind {kind}")
-        counts = {s.name: s.counts for s in found}
-        self.scales = self._split(body, "scales", LEVEL, "<u2", {k: len(c) for k, c in counts.items()})
-        for name, upper in self.scales.items():
-            values.check_scales(f"update: {name}", counts[name], upper, top)
-            counts[name] = counts[name][upper > 0]
-        sizes = {k: int(c.sum()) for k, c in counts.items()}
+        self.slots, self.top = [*zip(found, _kinds(bytes(body["arrays"]), found), strict=True)], top
+        channels = {s.name: len(s.counts) for s in found}
+        self.scales = self._split(body, "scales", LEVEL, "<u2", channels)
+        sizes = {s.name: self._size(s) for s in found}
         self.numbers = {
             **self._split(body, "levels", LEVEL, "i1", sizes),
             **self._split(body, "halves", HALF, "<f2", sizes),
             **self._split(body, "singles", SINGLE, "<f4", sizes),
         }
+
+    def _size(self, slot: Slot) -> int:
+        """Numbers sent of an array, if it is sent."""
+        upper = self.scales.get(slot.name)
+        if upper is None:
+            return int(slot.counts.sum())
+        values.check_scales(f"update: {slot.name}", slot.counts, upper, self.top)
+        return int(slot.counts[upper > 0].sum())
 
     def _split(self, body: dict[str, Any], key: str, kind: int, dtype: str, sizes: dict[str, int]) -> dict[str, Any]:
         names = [s.name for s, k in self.slots if k == kind]
@@ -165,8 +194,9 @@ class _Reader:
         return values.unlevel(q, slot.counts, upper)
 
     def _floats(self, slot: Slot, kind: int) -> F32:
-        x: F32 = self.numbers[slot.name].astype(np.float32)
-        largest = max(x.max(), -x.min())
+        with np.errstate(invalid="ignore"):  # a signalling NaN; it is refused below
+            x: F32 = self.numbers[slot.name].astype(np.float32)
+        largest = max(x.max(), -x.min()) if len(x) else 0
         if not 0 < largest <= LARGEST:
             raise UpdateError(f"update: {slot.name} has changes that are not finite, or beyond 2^100, or none")
         if slot.wish == HALF and kind == SINGLE and largest <= values.HALF_LARGEST:
@@ -195,7 +225,7 @@ def _bury(base: Base, slot: Slot, live: Mapping[str, Bools], out: F32) -> None:
         out.reshape(units, -1)[died] = 0 - base.weights[slot.name].reshape(units, -1)[died]
 
 
-def _check_variances(base: Base, delta: dict[str, F32]) -> None:
+def _check_variances(base: Base, delta: Mapping[str, F32]) -> None:
     for name, d in delta.items():
         if name.endswith(".running_var") and (wide(base.weights[name], d.shape) + d < 0).any():
             raise UpdateError(f"update: {name} comes below 0")

@@ -37,7 +37,7 @@ def taught_since(base: Model, learned: Model) -> Taught:
     was, now = base.state if same_run else {}, learned.state
     executed = _executed(now) - _executed(was)
     seconds = float(now["seconds"]) - float(was.get("seconds", 0.0))
-    samples = sum(runfolder.read_config(learned.folder.parent.parent)["data"]["samples"])
+    samples = sum(runfolder.read_config(learned.folder.parent.parent).get("data", {}).get("samples", []))
     return Taught(_shared(base, learned, samples), _steps(learned, was, samples), max(0, executed), max(0.0, seconds))
 
 

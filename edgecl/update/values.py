@@ -66,7 +66,8 @@ def unlevel(q: I8, counts: I64, upper: U16) -> F32:
 def check_scales(where: str, counts: I64, upper: U16, top: int) -> None:
     """Raises UpdateError unless each scale is 0 or one that `scales` gives."""
     sent = upper > 0
-    reach = widen(upper[sent]).astype(np.float64) * top
+    finite = (upper < 0x7F80).all()  # infinite, NaN and negative ones are not below
+    reach = widen(upper[sent]).astype(np.float64) * top if finite else np.zeros(1)
     if not ((reach >= SMALLEST) & (reach <= LARGEST)).all() or not counts[sent].all():
         raise UpdateError(f"{where}: a scale is not finite, too small or too large, or of a channel that has no weights")
 

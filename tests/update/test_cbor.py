@@ -105,6 +105,13 @@ def test_what_is_refused(data: str, why: str) -> None:
         cbor.decode("x", bytes.fromhex(data))
 
 
+def test_no_end_of_values() -> None:
+    assert len(cbor.decode("x", cbor.encode([None] * (cbor.VALUES - 1)))) == cbor.VALUES - 1
+    for value in ([None] * cbor.VALUES, [[None] * 1000] * 100):
+        with pytest.raises(UpdateError, match="more than 50000 values"):
+            cbor.decode("x", cbor.encode(value))
+
+
 @pytest.mark.parametrize("value", [-1, 2**64, 1.5, True, {"a": 1.5}, object(), "\ud800"])
 def test_what_cannot_be_encoded(value: Any) -> None:
     with pytest.raises(UpdateError, match="can't be encoded"):

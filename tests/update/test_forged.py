@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from update_cases import CASES, NAMES, case, swapped, update_on
 
 from edgecl.types import ConfigError
-from edgecl.update import Base, Update, UpdateError, apply, cbor, decode, encode, peek, values
+from edgecl.update import Base, Update, UpdateError, apply, cbor, decode, encode, most_bytes, peek, values
 from edgecl.update import masks as entries
 from edgecl.update.header import COUNT, MILLISECONDS, parse
 
@@ -230,6 +230,7 @@ def test_what_encode_makes_is_accepted(name: str, kind: str) -> None:
     payload = encode(update, base, kind)
     found = accepted(payload, base)
     assert found is not None
+    assert len(payload) <= most_bytes(base)
     assert encode(found, base, kind) == payload
 
 
@@ -240,3 +241,45 @@ def test_an_update_of_a_smaller_base_is_none_of_a_larger() -> None:
     assert decode(encode(more, base), base).classes == (*NAMES, "dog")
     with pytest.raises(UpdateError, match="do not begin"):
         decode(encode(more, base), grown._replace(classes=(*NAMES, "eel")))
+
+
+def test_the_longest_payload() -> None:
+    base, update = MADE["single weights"]
+    many = (*NAMES, *(f"{i:0>256}" for i in range(9997)))
+    largest = update_on(base, dict(update.live), many)
+    payload = encode(replace(largest, samples=(COUNT - 1,) * 10_000), base, "fp32")
+    assert 0.8 * most_bytes(base) < len(payload) <= most_bytes(base)
+
+
+def test_a_masked_classifier_does_not_grow() -> None:
+    base, update = case("dense")
+    masked = base._replace(live={"classifier": np.ones(base.weights["classifier.weight"].shape, np.bool_)})
+    assert encode(replace(update, live=masked.live), masked)
+    for names in ((*NAMES, "dog"), (*NAMES, *map(str, range(97)))):
+        more = encode(update_on(base, {}, names), base)
+        with pytest.raises(UpdateError, match="layer classifier is masked, and can't grow"):
+            decode(forged(more, masks=[None]), masked)
+    assert len(encode(replace(update, live=masked.live), masked, "fp32")) < most_bytes(masked) < 4e6
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_a_layer_of_which_nothing_lives(kind: int) -> None:
+    base, update = case("linear")
+    layer = next(iter(base.live))
+    dead = base._replace(live={**base.live, layer: np.zeros_like(base.live[layer])})
+    at = [*update.delta].index(f"{layer}.weight")
+    word = {1: "int8", 2: "fp16", 3: "fp32"}[kind]
+    delta = {k: 0 * d if k == f"{layer}.weight" else d for k, d in update.delta.items()}
+    payload = encode(replace(update, live=dict(dead.live), delta=delta), dead, word)
+    assert decode(payload, dead).live[layer] is dead.live[layer]
+    with pytest.raises(UpdateError, match=r"or none|did not change|scales: "):
+        decode(forged(payload, arrays=put(at, kind)), dead)
+
+
+def test_what_is_of_another_base_is_not_encoded() -> None:
+    base, update = case("dense")
+    with pytest.raises(UpdateError, match="is of base 111111111111, not of 000000000000"):
+        encode(replace(update, base="1" * 64), base)
+    below = {k: d - 9 if k == "bn1.running_var" else d for k, d in update.delta.items()}
+    with pytest.raises(UpdateError, match=r"bn1\.running_var comes below 0"):
+        encode(replace(update, delta=below), base)

@@ -12,7 +12,7 @@ import pytest
 from update_cases import CASES, case
 
 from edgecl.update import apply, cbor, decode, encode, seal, values
-from edgecl.update.envelope import ENVELOPE, LIMITS, REPORT, SIZES
+from edgecl.update.envelope import ENVELOPE, LIMITS, REPORT, SIZES, device_of
 from edgecl.update.header import CLASSES, COUNT, FORMAT, MILLISECONDS, NAME_BYTES, TYPES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/formats/update.md").read_text(encoding="utf-8")
@@ -46,13 +46,14 @@ def test_limits() -> None:
     assert (told["a count"], told["`milliseconds`"]) == ("below 2⁶³", "below 2⁴⁸")
     assert (COUNT, MILLISECONDS) == (2**63, 2**48)
     assert f"at most {cbor.DEPTH} deep" in section("CBOR")
+    assert f"{cbor.VALUES} values in all" in section("CBOR")
     text = section("Arrays")
     assert all(f"±{top} for `{kind}`" in text.replace("\n", " ") for kind, top in values.LEVELS.items())
     assert (values.SMALLEST, values.LARGEST, values.HALF_LARGEST) == (2**-100, 2**100, 65504)
 
 
-def test_keys_of_the_envelope(private: Path) -> None:
-    body = cbor.decode("x", cbor.decode("x", seal(private, "0" * 16, 0, bytes(16), b""))[0])
+def test_keys_of_the_envelope(private: Path, public: bytes) -> None:
+    body = cbor.decode("x", cbor.decode("x", seal(private, device_of(public), 0, bytes(16), b""))[0])
     assert [r[0].strip("`") for r in rows("The envelope") if r[0] != "key"] == sorted(body)
     assert all(f"| {size}" in section("The envelope") for size in SIZES.values())
     assert f"`{ENVELOPE}`" in section("The envelope")
