@@ -102,8 +102,7 @@ def _replace_in_root(
     tuf: TufSet, role: str, old: list[CryptoSigner], new: CryptoSigner, kept: Path, life: Lifetimes, now: float
 ) -> None:
     root = tuf.signer("root", kept)
-    others = ["timestamp"] if role in ("snapshot", "targets") else []
-    others += ["snapshot"] if role == "targets" else []
+    others = {"snapshot": ["timestamp"], "targets": ["snapshot", "timestamp"]}.get(role, [])
     tufset.write(tuf, (role,), {role: [*old, new], **_online(tuf, *others)}, life, now)
     _name(tuf, role, new)
     tufset.write_root(tuf, [root], life, now)

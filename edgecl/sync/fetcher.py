@@ -5,7 +5,6 @@ There are no redirects, no retries (the caller's business), no compression and, 
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -127,12 +126,12 @@ class Http:
 
     def _reason(self, e: Exception) -> str:
         cause = e.__cause__
+        if isinstance(e, urllib3.exceptions.NewConnectionError) and isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
         if isinstance(e, urllib3.exceptions.ConnectTimeoutError):
             return f"no connection within {self.limits.connect:g} s"
         if isinstance(e, urllib3.exceptions.TimeoutError):
             return f"no byte for {self.limits.silent:g} s"
-        if isinstance(e, urllib3.exceptions.NewConnectionError) and isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno).lower()
         return " ".join(str(e).split())[:200] or type(e).__name__
 
     def _pool(self, url: str) -> urllib3.PoolManager:
@@ -160,6 +159,7 @@ class _Watch:
     def __init__(self) -> None:
         self.late = False
         self._twins: set[socket.socket] = set()
+        self._left: set[socket.socket] = set()  # of connections that were closed; an answer may still be read from such a one
 
     @contextmanager
     def cut_after(self, seconds: float) -> Iterator[None]:
@@ -172,6 +172,10 @@ class _Watch:
         finally:
             timer.cancel()
             timer.join()  # or it would cut the next one
+            for twin in self._left:
+                twin.close()
+            self._twins -= self._left
+            self._left.clear()
 
     def add(self, sock: socket.socket) -> socket.socket:
         """A second descriptor of the connection: TLS takes the first one away."""
@@ -182,8 +186,8 @@ class _Watch:
         return twin
 
     def drop(self, twin: socket.socket) -> None:
-        self._twins.discard(twin)
-        twin.close()
+        """Closes it at the end of the request."""
+        self._left.add(twin)
 
     def _cut(self) -> None:
         self.late = True

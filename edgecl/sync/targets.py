@@ -123,6 +123,9 @@ def _fill(http: Http, url: str, info: TargetFile, part: Path) -> None:
             if start < info.length:
                 _receive(http, url, info.length, start, fd)
             os.fsync(fd)
+        except TrustError:
+            part.unlink(missing_ok=True)  # nothing of it is of use
+            raise
         finally:
             os.close(fd)
 

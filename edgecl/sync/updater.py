@@ -22,9 +22,10 @@ try:
     from tuf.api.metadata import Root, TargetFile, Targets
     from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 except ModuleNotFoundError as e:
-    if e.name not in ("tuf", "securesystemslib"):
+    package = (e.name or "").split(".")[0]
+    if package not in ("tuf", "securesystemslib"):
         raise
-    raise ConfigError(f'sync needs the package {e.name}; pip install "edgecl[sync]"') from None
+    raise ConfigError(f'sync needs the package {package}; pip install "edgecl[sync]"') from None
 
 if TYPE_CHECKING:
     from edgecl.sync.fetcher import Http
