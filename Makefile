@@ -26,6 +26,7 @@ arm:
 soak:
 	mkdir -p build && python tools/fuzz_bundle --seconds 600 -o build/soak-bundle.json
 	python tools/fuzz_update --seconds 600 -o build/soak-update.json
+	python tools/fuzz_hub.py --kills 1000 --seconds 600 -o build/soak-hub.json
 
 # Installs without network: here, and on emulated Arm processors. Takes the wheels of `make wheels`.
 bundles:

@@ -64,7 +64,7 @@ def main() -> None:
         "--statistics", choices=["", "memory", "held", "both"], default="both", help="samples of batch statistics"
     )
     parser.add_argument("--no-judge", action="store_true", help="the hub has no held-out samples")
-    parser.add_argument("--no-rivals", action="store_true", help="leave out lone devices and training on all data")
+    parser.add_argument("--rivals", choices=["none", "whole", "both"], default="both", help="training on all data, lone devices")
     parser.add_argument("--work", help="keep the run folders here")
     given = parser.parse_args()
     for seed in range(given.first_seed, given.first_seed + given.seeds):
@@ -105,7 +105,7 @@ def experiment(given: argparse.Namespace, seed: int, work: Path) -> dict[str, An
         model = open_model(run)
         merged.append(score(test, Base.of(model), counts))
         print(f"round {number}: {100 * merged[-1]:.2f} %, {len(found.taken)} taken", file=sys.stderr, flush=True)
-    rivals = {} if given.no_rivals else beside(work, fleet, test, counts, seed, rounds)
+    rivals = beside(work, fleet, test, counts, seed, rounds, given.rivals)
     return {
         "what": "fleet", "fleet": given.fleet, "seed": seed, "devices": len(fleet.devices), "rounds": rounds,
         "samples_by_device": [len(d.labels) for d in fleet.devices], "test": len(fleet.test.labels),
@@ -210,14 +210,20 @@ def score(test: Judge, base: Base, counts: Mapping[str, int]) -> float:
     return sum(found[k] * n for k, n in counts.items() if n) / sum(counts.values())
 
 
-def beside(work: Path, fleet: Fleet, test: Judge, counts: Mapping[str, int], seed: int, rounds: int) -> dict[str, Any]:
-    """Lone devices, which learn as many epochs on the first base, and one net trained on all samples."""
-    alone = []
-    changes = {"train": {**fleet.lesson["train"], "epochs": rounds * fleet.lesson["train"]["epochs"]}}
-    for d, samples in enumerate(fleet.devices):
-        alone.append(score(test, Base.of(taught(work / "base", samples, work / f"lone-{d}", changes)), counts))
+def beside(
+    work: Path, fleet: Fleet, test: Judge, counts: Mapping[str, int], seed: int, rounds: int, which: str
+) -> dict[str, Any]:
+    """One net trained on all samples, and lone devices, which learn as many epochs on the first base."""
+    if which == "none":
+        return {}
     whole = trained(work / "whole", fleet, joined([fleet.base, *fleet.devices]), seed)
-    return {"lone": alone, "lone_mean": float(np.mean(alone)), "all_data": score(test, Base.of(open_model(whole)), counts)}
+    found: dict[str, Any] = {"all_data": score(test, Base.of(open_model(whole)), counts)}
+    if which == "both":
+        changes = {**fleet.lesson, "train": {**fleet.lesson["train"], "epochs": rounds * fleet.lesson["train"]["epochs"]}}
+        alone = [taught(work / "base", d, work / f"lone-{i}", changes) for i, d in enumerate(fleet.devices)]
+        found["lone"] = [score(test, Base.of(model), counts) for model in alone]
+        found["lone_mean"] = float(np.mean(found["lone"]))
+    return found
 
 
 def traffic(base: Base, sent: Sequence[int]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "hub")]
 
-from hub_cases import CHUNK, Device, bare  # noqa: E402
+from hub_cases import CHUNK, Device, bare  # type: ignore[import-not-found]  # noqa: E402
 
 from edgecl import environment  # noqa: E402
 from edgecl.hub import serve, settings, store  # noqa: E402

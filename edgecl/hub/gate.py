@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES = 64 << 10
 """Of any request but those below."""
+HEAD_BYTES = 16 << 10
 BODY_SECONDS = 60
 ADDRESSES = 10_000
 """Whose rates are remembered."""
@@ -58,6 +59,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif sum(len(k) + len(v) for k, v in scope["headers"]) + len(scope.get("raw_path", b"")) > HEAD_BYTES:
+            await answer(send, 431, f"a head has {HEAD_BYTES} bytes at most", {"Connection": "close"})
         elif scope["path"].startswith("/tuf/"):
             await self._static(scope, receive, send)
         elif not self._allowed(scope):

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecl import files
-from edgecl.hub import app, extra, place, settings, store
+from edgecl.hub import app, extra, gate, keys, merging, place, settings, store
 from edgecl.hub.place import Place
 from edgecl.hub.service import Service
 from edgecl.types import ConfigError, StoreError
 
-HEAD_BYTES = 16 << 10
 KEEP_ALIVE_SECONDS = 75
 TICK_SECONDS = 5
 BACKLOG = 1024
@@ -32,6 +31,7 @@ def open_service(root: Path) -> Service:
     known = settings.read(here)
     engine = store.connect(settings.database_url(here, known))
     check(here)
+    merging.rules_of(known)
     store.prepare(engine)
     return Service(here, known, engine)
 
@@ -74,7 +74,7 @@ def server(service: Service) -> Any:
     made = app.make(service)
     config = uvicorn.Config(
         made, http=Protocol, ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
-        h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=gate.HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
         limit_concurrency=service.limits.connections, backlog=BACKLOG,
     )  # fmt: skip
     return Server(config)
@@ -87,6 +87,8 @@ def serve(root: Path, host: str, port: int, say: Callable[[str], object]) -> Non
         stop = threading.Event()
         jobs = threading.Thread(target=_jobs, args=(service, stop, say), daemon=True)
         jobs.start()
+        for path in keys.kept_online(root):
+            say(f"{path}: move it off this machine: whoever takes it can name the keys that devices trust")
         say(f"{root}: serves on http://{host}:{sock.getsockname()[1]} ({service.recovered} uploads go on)")
         try:
             server(service).run(sockets=[sock])
@@ -102,7 +104,8 @@ def _jobs(service: Service, stop: threading.Event, say: Callable[[str], object])
     while not stop.wait(TICK_SECONDS):
         waited += TICK_SECONDS
         if child is not None and child.poll() is not None:
-            say(f"merge: {(child.communicate()[0] or '').strip()[-500:]}")
+            if told := (child.communicate()[0] or "").strip():
+                say(f"merge: {told[-1000:]}")
             child = None
         if child is None and waited >= every:
             waited = 0.0

@@ -88,6 +88,8 @@ class Service:
             return _known(known, opening)
         self._quota(opening)
         upload, new = self.uploads.begin(opening, body)
+        if upload.offset == opening.bytes:  # all of it came before a process was killed
+            return self.append(upload.id, upload.offset, b"")
         return Answer(201 if new else 200, {"upload": upload.id, "offset": upload.offset}, upload.offset)
 
     def offset(self, own: str) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,13 +52,15 @@ class Static:
         """Small files come from memory while their time, size and number stay: a poll costs one `stat`."""
         path = self._root / name
         try:
-            info = os.stat(path)
+            info = os.lstat(path)
+            if not stat.S_ISREG(info.st_mode):
+                return None
             key = (info.st_mtime_ns, info.st_size, info.st_ino)
             kept = self._kept.get(name)
             if kept is not None and kept[0] == key:
                 return kept[1]
             return self._read(name, path)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _read(self, name: str, path: Path) -> File | None:

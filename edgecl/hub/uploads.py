@@ -54,6 +54,7 @@ class Upload:
     opening: Opening
     offset: int = 0
     synced: bool = False  # its names are on the disk
+    placed: bool = False  # its files are where updates lie: only the row is missing
     recovered: bool = False  # its bytes are those of a process before
     hash: Any = field(default_factory=hashlib.sha256)
     touched: float = field(default_factory=time.monotonic)
@@ -146,6 +147,8 @@ class Uploads:
         if offset + len(data) > upload.opening.bytes:
             raise Refusal(413, f"the upload would have more than the {upload.opening.bytes} bytes of its envelope")
         complete = offset + len(data) == upload.opening.bytes
+        if not data:  # nothing to write: a process before may have been killed when it had all
+            return complete
         with files.naming(self._place.part(upload.id)):
             self._write(upload, offset, data, names=not complete)
         upload.hash.update(data)
@@ -171,6 +174,8 @@ class Uploads:
 
         Raises Refusal: 422 and the upload is gone, or 409 with offset 0 where the power may have cut it.
         """
+        if upload.placed:
+            return
         opening, part, envelope = upload.opening, self._place.part(upload.id), self._place.opening(upload.id)
         if upload.hash.hexdigest() != opening.sha256:
             raise self._wrong(upload)
@@ -179,11 +184,13 @@ class Uploads:
             if not final.parent.exists():
                 os.mkdir(final.parent)
                 files.sync(final.parent.parent)
-            if not upload.synced:
+            if not upload.synced and envelope.exists():
                 files.sync(envelope)
-            os.replace(envelope, self._place.envelope(opening.device, opening.sequence))
+            if envelope.exists():  # an earlier try may have come so far
+                os.replace(envelope, self._place.envelope(opening.device, opening.sequence))
             os.replace(part, final)
             files.sync(final.parent)
+        upload.placed = True
 
     def _wrong(self, upload: Upload) -> Refusal:
         if upload.recovered:

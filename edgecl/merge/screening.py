@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edgecl import masks
-from edgecl.merge import clip
 from edgecl.merge.contribution import Contribution, check, rows_of, weighted_layers
 from edgecl.merge.merging import newest
 from edgecl.merge.settings import Settings
@@ -47,13 +46,9 @@ def screen_all(base: Base, contributions: Sequence[Contribution], settings: Sett
     refused |= wrong
     sound = [c for c in kept if (c.device, c.sequence) not in wrong]
     before = judge(base.weights, base.live) if judge and sound else {}
-    scales = clip.scales([clip.norm(base, c) for c in sound], settings.clip)
-    taken = []
-    for c, scale in zip(sound, scales.tolist(), strict=True):
-        if why := screen(base, c, judge, settings, before, scale) if judge else "":
-            refused[c.device, c.sequence] = why
-        else:
-            taken.append(c)
+    harmful = {(c.device, c.sequence): why for c in sound if judge and (why := screen(base, c, judge, settings, before))}
+    taken = [c for c in sound if (c.device, c.sequence) not in harmful]
+    refused |= harmful
     return Screened(taken, refused)
 
 
@@ -66,12 +61,13 @@ def _unsound(base: Base, c: Contribution) -> str:
     return ""
 
 
-def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before: Mapping[str, float], scale: float = 1.0) -> str:
-    """Why a sound contribution is refused, or nothing. `before` is the judge's word on the base, `scale` what clipping leaves.
+def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before: Mapping[str, float]) -> str:
+    """Why a sound contribution is refused, or nothing. `before` is the judge's word on the base.
 
-    The fall of accuracy on the samples of all classes that it learned and shares is held to `settings.points`.
+    The fall of accuracy on the samples of all classes that it learned and shares is held to `settings.points`. The change is
+    judged in full: what clipping leaves of wrong labels passes for an honest change.
     """
-    after = judge(*alone(base, c, scale))
+    after = judge(*alone(base, c))
     own = {k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n and k not in c.personal}
     asked = {k: n for k, n in judge.counts.items() if k in own}
     if not asked:
@@ -82,15 +78,15 @@ def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before
     return f"alone it costs {fall:.1f} points of held-out accuracy on the classes it learned, more than {settings.points:g}"
 
 
-def alone(base: Base, c: Contribution, scale: float) -> tuple[Arrays, dict[str, Bools]]:
-    """The base with one change, scaled: weights of the base's own net, and the device's masks."""
+def alone(base: Base, c: Contribution) -> tuple[Arrays, dict[str, Bools]]:
+    """The base with one change: weights of the base's own net, and the device's masks."""
     rows, masked = rows_of(base.net), weighted_layers(base)
     weights: Arrays = {}
     for name, of_base in base.weights.items():
         delta = c.update.delta[name][: len(of_base)]
         if name in rows:  # rows of classes that the base lacks are not judged
             delta = np.where(np.arange(len(of_base)).reshape(-1, *(1,) * (of_base.ndim - 1)) < len(base.classes), delta, 0)
-        values = (of_base + np.float64(scale) * delta).astype(np.float32)
+        values = (of_base + delta).astype(np.float32)
         if name in masked:
             values *= masks.expand(c.update.live[name.removesuffix(".weight")], masked[name], values.shape)
         weights[name] = np.maximum(values, 0) if name.endswith(".running_var") else values

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from merge_cases import KNOWN, MASKED, NET, UNITS, a_base, fleet, learned, sent, with_delta
+from merge_cases import KNOWN, MASKED, NET, a_base, fleet, learned, sent, with_delta
 
-from edgecl import masks
 from edgecl.merge import Settings, held_out_judge, mean_accuracy, merge, screen, screen_all
 from edgecl.merge.screening import alone
 from edgecl.types import Bools, DataError, Named, Preprocess
@@ -71,18 +70,11 @@ def test_everybody_is_taken_or_refused() -> None:
 
 def test_alone_is_what_the_device_has() -> None:
     update = learned(BASE, 4, {"cup": 3, "lid": 3})
-    weights, live = alone(BASE, sent(update), 1.0)
+    weights, live = alone(BASE, sent(update))
     theirs, their_live = apply(BASE, update)
     for k, a in weights.items():
         np.testing.assert_allclose(a, theirs[k][: len(a)], rtol=1e-6, atol=1e-8, err_msg=k)
     assert all((live[k] == their_live[k]).all() for k in MASKED)
-
-
-def test_alone_and_scaled_keeps_the_mask() -> None:
-    weights, live = alone(BASE, sent(learned(BASE, 4)), 0.25)
-    for k in MASKED:
-        dead = ~masks.expand(live[k], UNITS[k], weights[f"{k}.weight"].shape)
-        assert not weights[f"{k}.weight"][dead].any()
 
 
 def test_a_judge_counts_by_class() -> None:
@@ -103,7 +95,7 @@ def test_masks_count_for_a_judge() -> None:
     rng = np.random.default_rng(1)
     x, labels = rng.integers(0, 256, (90, 1, 8, 8), np.uint8), [KNOWN[i % 3] for i in range(90)]
     make = lambda: held_out_judge(NET, KNOWN, Preprocess((0.5,), (0.25,)), x, labels)  # noqa: E731
-    one, other = alone(BASE, sent(learned(BASE, 1, size=0.3)), 1.0), alone(BASE, sent(learned(BASE, 2, size=0.3)), 1.0)
+    one, other = alone(BASE, sent(learned(BASE, 1, size=0.3))), alone(BASE, sent(learned(BASE, 2, size=0.3)))
     twice = make()
     assert [twice(*one), twice(*other)] == [make()(*one), make()(*other)]
 
