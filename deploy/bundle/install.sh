@@ -74,7 +74,7 @@ mkdir -p "$dest$root"
 units=$dest/etc/systemd/system
 mkdir -p "$units"
 started=
-for unit in edgecl-run.service edgecl-learn.service; do
+for unit in edgecl-run.service edgecl-learn.service edgecl-sync.service; do
   if [ -f "$dest$root/current/$unit" ]; then
     sed "s#/opt/edgecl#$root#g" "$dest$root/current/$unit" >"$units/.$unit.tmp"
     mv "$units/.$unit.tmp" "$units/$unit"

@@ -9,7 +9,7 @@ from edgecl import files
 from edgecl.bundle.targets import CPU, MEMORY
 
 LEARNS_WITH = 80  # percent of the memory limit that is the budget of learning: the system kills what passes the limit
-INSTALL, RUN, LEARN = "install.sh", "edgecl-run.service", "edgecl-learn.service"
+INSTALL, RUN, LEARN, SYNC = "install.sh", "edgecl-run.service", "edgecl-learn.service", "edgecl-sync.service"
 
 
 def services(limits: Mapping[str, int], learns: bool) -> dict[str, bytes | Path]:
@@ -17,7 +17,7 @@ def services(limits: Mapping[str, int], learns: bool) -> dict[str, bytes | Path]
     budget = f"{limits[MEMORY] * LEARNS_WITH // 100 // 10**6}MB"
     folder, values = _folder(), {"@MEMORY@": str(limits[MEMORY]), "@CPU@": f"{limits[CPU]}%", "@BUDGET@": budget}
     found: dict[str, bytes | Path] = {}
-    for name in (INSTALL, RUN, *([LEARN] if learns else [])):
+    for name in (INSTALL, RUN, *([LEARN, SYNC] if learns else [])):
         with files.naming(folder / name):
             text = (folder / name).read_text(encoding="utf-8")
         for key, value in values.items():

@@ -57,20 +57,28 @@ def carry(old: Path, old_lessons: Path, slot: Path, folder: Path, relearn: int =
     newest = lessons.newest(before, old_lessons) or before.learner
     first, was, new = open_model(before.learner), open_model(newest), open_model(after.learner)
     waiting = _waiting(old_lessons, was)
-    own = rebase.own_samples(first.memory, was.memory)
-    if not len(own) and not waiting:
+    own, mine = rebase.own_samples(first.memory, was.memory), rebase.personal(new, was)
+    learned = bool(len(own) or mine)  # of a short lesson the memory may have kept nothing
+    if not learned and not waiting:
         return NOTHING
     made, right = new, None
     with files.naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files.sync(folder.parent)
-    if len(own):
+    if learned:
         made = rebase.rebased(new, was)
         right = _accuracy(made)
-        _write(folder, made, relearn if rebase.personal(new, was) else 0)
+        _write(folder, made, relearn if mine and _remembered(made, mine) else 0)
     _keep_waiting(folder, made, waiting)
     kept = len(rebase.own_samples(first.memory, made.memory)) if len(own) else 0
-    return Carried(kept, rebase.personal(new, was), len(waiting), right)
+    return Carried(kept, mine, len(waiting), right)
+
+
+def _remembered(made: Model, classes: tuple[str, ...]) -> bool:
+    """Whether the memory has samples of all of them: a lesson without would unlearn them."""
+    assert made.memory is not None
+    held = set(made.memory.y[: made.memory.size].tolist())
+    return all(made.card.classes.index(name) in held for name in classes)
 
 
 def _accuracy(made: Model) -> float:

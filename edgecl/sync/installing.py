@@ -69,11 +69,24 @@ def carry_into() -> None:
     from edgecl.sync.carry import carry
 
     try:
-        folder = lessons_of(Config(**told["config"]), slot)
-        done = carry(Path(told["old"]), Path(told["old_lessons"]), slot, folder, told["relearn"])
+        config = Config(**told["config"])
+        folder, before = lessons_of(config, slot), Path(told["old_lessons"])
+        done = carry(Path(told["old"]), before, slot, folder, told["relearn"])
+        hand_over(config, folder, before)
         files.write_atomic(Path(told["out"]), json.dumps(done._asdict()).encode())
     except EdgeclError as e:
         sys.exit(" ".join(str(e).split()))  # on standard error; the code is 1
+
+
+def hand_over(config: Config, *folders: Path) -> None:
+    """Gives what root wrote below `config.lessons` to the user who owns that, and who learns there."""
+    if not config.lessons or os.geteuid():
+        return
+    owner = os.stat(config.lessons)
+    for folder in folders:
+        for path in [folder, *folder.rglob("*")] if folder.is_dir() else []:
+            with files.naming(path):
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 @contextmanager

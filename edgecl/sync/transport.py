@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgecl.sync.errors import NetworkError, TrustError
-from edgecl.sync.fetcher import Http, Limits
+from edgecl.sync.fetcher import Http, Limits, Reply
 
 import urllib3  # after fetcher, which says how to get it  # isort: skip
 
@@ -72,6 +73,13 @@ class Api(Http):
     def post(self, path: str, said: Mapping[str, Any]) -> Said:
         """A JSON object."""
         return self.ask("POST", path, json.dumps(said).encode(), {"Content-Type": "application/json"})
+
+    @contextmanager
+    def open(self, url: str, length: int, headers: Mapping[str, str] | None = None) -> Iterator[Reply]:
+        """As `Http.open`, counted."""
+        self.up += len(url) - len(self.url) + _size({"User-Agent": self.agent, **(headers or {})}) + 16
+        with super().open(url, length, headers) as reply:
+            yield reply
 
     def _chunks(self, url: str, seconds: float, response: Any) -> Iterator[bytes]:
         """As they come, what the update framework asks for too; counted."""

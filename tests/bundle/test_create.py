@@ -123,8 +123,14 @@ def test_a_board_gets_services_and_wheels(run: Path, private: Path, public: Path
     bundle.create(run, out, private, Wish("rpi", wheels=wheels, notes=notes, limits=limits))
     files = dict(members(out))
     assert max(map(len, files)) > 100
-    assert {"install.sh", "edgecl-run.service", "edgecl-learn.service", "wheels/pure-1.0-py3-none-any.whl"} <= files.keys()
-    for unit in ("edgecl-run.service", "edgecl-learn.service"):
+    assert {
+        "install.sh",
+        "edgecl-run.service",
+        "edgecl-learn.service",
+        "edgecl-sync.service",
+        "wheels/pure-1.0-py3-none-any.whl",
+    } <= files.keys()
+    for unit in ("edgecl-run.service", "edgecl-learn.service", "edgecl-sync.service"):
         text = files[unit].decode()
         assert "\nMemoryMax=256000000\n" in text
         assert "\nCPUQuota=75%\n" in text

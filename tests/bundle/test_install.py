@@ -190,7 +190,7 @@ def test_install_without_network(with_wheels: Path, public: Path, tmp_path: Path
     current = tmp_path / "dest/srv/here/current"
     assert "predicts 16 of 16 samples as expected" in done.stdout
     bundle.verify_folder(current, public, "aarch64", extra=["venv"])
-    for unit in ("edgecl-run.service", "edgecl-learn.service"):
+    for unit in ("edgecl-run.service", "edgecl-learn.service", "edgecl-sync.service"):
         placed = (tmp_path / "dest/etc/systemd/system" / unit).read_text()
         assert placed == (current / unit).read_text().replace("/opt/edgecl", "/srv/here")
     command = [current / "venv/bin/python", "-I", "-m", "edgecl", "bundle", "selftest", current]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -314,3 +315,29 @@ def test_a_bomb_is_stopped_at_the_size_that_was_signed(tmp_path: Path) -> None:
     with pytest.raises(TrustError, match="more than the 70000 bytes"):
         pulling.unpack(tmp_path / "a.gz", tmp_path / "a", 70_000)
     assert (tmp_path / "a").stat().st_size <= 70_000
+
+
+# lessons that another user keeps
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as edgecl-sync.service is")
+def test_lessons_beside_the_slots_come_along_and_stay_their_users(hub: Service, tmp_path: Path) -> None:
+    from edgecl.runtime import lessons
+    from edgecl.runtime import place as places
+    from edgecl.sync.place import lessons_of
+
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    os.chown(kept, 12345, 12345)
+    pi = Device.joined(tmp_path / "pi", hub, hub.port, trial="selftest", lessons=str(kept))
+    assert pi.do("pull") == ""
+    config = read_config(Place(pi.root))
+    teach(lessons_of(config, pi.slot), pi.slot / "learner", samples([8], 30))
+    two_others(hub, tmp_path)
+    assert pi.do("pull") == ""
+    folder = lessons_of(config, pi.slot)
+    newest_one = lessons.newest(places.find(pi.slot), folder)
+    assert newest_one == folder / "001"
+    assert {(p.stat().st_uid, p.stat().st_gid) for p in kept.rglob("*")} == {(12345, 12345)}
+    assert len(list(kept.iterdir())) == 2
+    assert not (pi.slot / "lessons").exists()

@@ -155,6 +155,21 @@ def test_a_lesson_too_short_for_the_memory_counts_for_all_classes(slot: Path, ne
     assert counts == {learned.card.classes[k]: 2 for k in learned.card.seen}
 
 
+def test_a_personal_class_without_a_sample_in_the_memory_keeps_its_rows(base: Path, key: Path, new: Path, tmp_path: Path) -> None:
+    """A reservoir of a long stream may keep none of a short lesson."""
+    here = unpacked(base, key, tmp_path / "here")
+    teach(here / "lessons", here / "learner", samples([8], 3), epochs=3)
+    was = open_model(newest(here))
+    assert was.memory is not None
+    assert was.card.classes.index("8") not in was.memory.y
+    assert carried(here, new, relearn=3).classes == ("8",)
+    model = open_model(newest(new))
+    assert "8" in rebase.seen_names(model)
+    name = f"{model.net.logits}.weight"
+    rows = [m.weights[name][m.card.classes.index("8")] for m in (model, was)]
+    assert np.array_equal(rows[0], rows[1])  # and nothing was trained over it
+
+
 def test_nothing_is_carried_where_nothing_was_learned(base: Path, key: Path, new: Path, tmp_path: Path) -> None:
     fresh = unpacked(base, key, tmp_path / "fresh")
     assert carried(fresh, new) == carry.NOTHING
