@@ -94,14 +94,7 @@ def _arrays(path: Path, split: str) -> tuple[U8, Any, tuple[str, ...] | None]:
             return file[f"x{end}"], file.get(f"y{end}"), names
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as e:  # Runtime: encrypted, no such codec
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:  # RuntimeError: encrypted
         raise DataError(f"{path}: not a readable .npz of plain arrays ({' '.join(str(e).split())[:100]})") from None
 
 
