@@ -21,7 +21,7 @@ Example:
 
 @click.command(epilog=EPILOG)
 @click.argument("run")
-@click.option("--to", "target", required=True, metavar="TARGET", help="onnx or onnx-int8 (docs/export.md).")
+@click.option("--to", "target", required=True, metavar="TARGET", help="onnx, onnx-int8, litert or litert-int8.")
 @click.option("--snapshot", type=int, metavar="N", help="Number of the snapshot. [the newest]")
 @click.option("--for", "chip", default="", metavar="CHIP", help="Chip that int8 is made for: x86, arm or wasm. [x86]")
 @click.option("-o", "--out", type=click.Path(), metavar="FILE", help="The file to write. [RUN-NNN and the target, here]")

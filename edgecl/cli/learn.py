@@ -139,10 +139,10 @@ def _lesson(text: str | None, given: str) -> tuple[int, float | None]:
         return (64, None) if given.startswith(SOCKET) else (WHOLE, None)
     if text.isdigit() and int(text):
         return int(text), None
-    return WHOLE, _seconds("--lesson", text)
+    return WHOLE, _seconds("--lesson", text, "a number of samples, or a time")
 
 
-def _seconds(option: str, text: str) -> float:
+def _seconds(option: str, text: str, wanted: str = "a time") -> float:
     from edgecl.budget import parse
     from edgecl.types import BudgetError, ConfigError
 
@@ -151,7 +151,7 @@ def _seconds(option: str, text: str) -> float:
     except BudgetError:
         found = None
     if found is None:
-        raise ConfigError(f"{option} {text!r}: expected a time such as 60s or 5min") from None
+        raise ConfigError(f"{option} {text!r}: expected {wanted} such as 60s or 5min") from None
     return float(found)
 
 
@@ -173,8 +173,11 @@ def _learn(device: Device, given: str, serve: str | None, stop: Stop) -> dict[st
     """Learns to the input's end; the last line: what was learned. None where it was asked to stop."""
     from edgecl.runtime.device import Closed
     from edgecl.runtime.serving import Server
+    from edgecl.types import ConfigError
 
     by_socket = given.removeprefix(SOCKET) if given.startswith(SOCKET) else None
+    if by_socket == "":
+        raise ConfigError(f"--input {given}: names no path for the socket")
     try:
         with ExitStack() as stack:
             for path in sorted({path for path in (serve, by_socket) if path}):

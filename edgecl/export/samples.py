@@ -11,8 +11,7 @@ import numpy as np
 
 from edgecl.card import Card
 from edgecl.config import Config
-from edgecl.data import load_stream
-from edgecl.model import Model
+from edgecl.model import Model, read_data
 from edgecl.types import I64, U8, ConfigError, DataError, Stream
 
 FILE_LIMIT = 1 << 30  # bytes that a file of samples may unpack to
@@ -90,9 +89,8 @@ def of_tests(config: Config, card: Card, most: int) -> Checked | None:
 
 
 def _stream(config: Config) -> Stream | None:
-    d = config.data
     try:
-        return load_stream(d.name, d.root, classes_per_task=d.classes_per_task, samples_per_class=d.samples_per_class, lazy=True)
+        return read_data(config, lazy=True)
     except (DataError, ConfigError):
         return None
 

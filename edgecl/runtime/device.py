@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgecl import runfolder, store
+from edgecl import files, runfolder, store
 from edgecl.card import Card
 from edgecl.lesson import Labelled
 from edgecl.model import open_model
@@ -208,7 +208,8 @@ class Device:
             return
         if self.place.learner is None:
             raise StoreError(f"{self.place.path}: holds no learner: it can predict, but not learn")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.naming(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._locks.enter_context(runfolder.lock_run(self.folder))
         self._pending = Pending(self.folder, self.card)
         self._waiting, self._since = self._pending.recover(), time.monotonic()

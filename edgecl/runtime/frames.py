@@ -36,17 +36,26 @@ def decoded(card: Card, data: bytes, where: str) -> U8:
 
     Raises DataError that names the picture, ConfigError where pillow is missing.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise ConfigError('pictures need pillow: pip install "edgecl[device]"') from None
+    _pillow()
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > PIXELS:
                 raise DataError(f"{where}: {image.width}×{image.height} pixels; at most {PIXELS:,} are read")
             return _fitted(card, image, where)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except UnidentifiedImageError:  # its text is an object's address
+        raise DataError(f"{where}: is no PNG or JPEG") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"{where}: is no PNG or JPEG that can be read ({' '.join(str(e).split())[:100]})") from None
+
+
+def _pillow() -> None:
+    """Raises ConfigError that says how to have it."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        raise ConfigError('pictures need pillow: pip install "edgecl[device]"') from None
 
 
 def _fitted(card: Card, image: Any, where: str) -> U8:
@@ -82,6 +91,7 @@ def _from_picture(card: Card, x: U8) -> U8:
     channels = x[:, :, None] if x.ndim == 2 else x
     if channels.shape == (h, w, c):
         return np.ascontiguousarray(channels.transpose(2, 0, 1))
+    _pillow()
     from PIL import Image
 
     return _fitted(card, Image.fromarray(channels[:, :, 0] if channels.shape[2] == 1 else channels), "a frame")
@@ -114,7 +124,10 @@ def parse_line(card: Card, line: bytes, where: str) -> tuple[Frame | None, Mappi
 
 def _sample(card: Card, kind: str, said: Mapping[str, Any], where: str) -> U8:
     if kind == "path":
-        return from_file(card, Path(said["path"]))
+        try:
+            return from_file(card, Path(said["path"]))
+        except ValueError:  # a zero byte, or half of a surrogate pair
+            raise DataError(f"{where}: path is none that a system has") from None
     try:
         data = base64.b64decode(said[kind], validate=True)
     except (binascii.Error, ValueError):

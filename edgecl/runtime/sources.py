@@ -73,6 +73,7 @@ def _npz(card: Card, path: Path, split: str) -> Iterator[Frame]:
     own `classes`, or as names. A data set's file gives those of one split."""
     x, y, names = _arrays(path, split)
     x = _as_input(card, path, x)
+    _check_count(path, x, y)
     for i, sample in enumerate(x):
         yield Frame(
             f"{path}[{i}]", np.ascontiguousarray(sample), None if y is None else _name(path, i, y[i], names or card.classes)
@@ -91,7 +92,9 @@ def _arrays(path: Path, split: str) -> tuple[U8, Any, tuple[str, ...] | None]:
                 raise DataError(f"{path}: no array 'x' (nor 'x_{split}')")
             names = tuple(map(str, file["classes"].tolist())) if "classes" in file else None
             return file[f"x{end}"], file.get(f"y{end}"), names
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:  # RuntimeError: encrypted
         raise DataError(f"{path}: not a readable .npz of plain arrays ({' '.join(str(e).split())[:100]})") from None
 
 
@@ -103,6 +106,14 @@ def _as_input(card: Card, path: Path, x: U8) -> U8:
     if x.dtype != np.uint8 or x.shape[1:] not in ways:
         raise DataError(f"{path}: x is {x.dtype} {list(x.shape)}, not uint8 [N, {c}, {h}, {w}] or [N, {h}, {w}, {c}]")
     return ways[x.shape[1:]](x)
+
+
+def _check_count(path: Path, x: U8, y: Any) -> None:
+    """Raises DataError where there is no sample, or not one label for each."""
+    if not len(x):
+        raise DataError(f"{path}: holds no sample")
+    if y is not None and y.shape != (len(x),):
+        raise DataError(f"{path}: y is {y.dtype} {list(y.shape)}, not a label for each of {len(x)} samples")
 
 
 def _name(path: Path, i: int, label: Any, names: tuple[str, ...]) -> str:

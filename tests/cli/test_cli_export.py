@@ -43,6 +43,14 @@ def test_a_run_becomes_a_checked_file(cli: Cli, run: Path) -> None:
     assert read_card(Path("m.onnx")) == open_model(run).card
 
 
+def test_the_first_tasks_alone_are_judged_by_their_test_split(cli: Cli, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--net", "small_cnn", "--run", str(tmp_path / "mine"), *TINY, "--set", "data.tasks=2"])
+    assert not end.value.code
+    said = json.loads(cli("export", str(tmp_path / "mine"), "--to", "onnx", "-o", "m.onnx", "--json").out)
+    assert [c["source"] for c in said["checks"]] == ["replay memory", "test split"]
+
+
 def test_a_snapshot_by_number_or_folder_and_the_usual_name(cli: Cli, run: Path) -> None:
     newest = open_model(run).folder
     done = cli("export", str(newest), "--to", "onnx", "--test-samples", "0")

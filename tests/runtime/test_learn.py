@@ -76,7 +76,9 @@ def test_lessons_of_so_many_and_only_one_object(place: Path, tmp_path: Path, cap
 
 
 WRONG: list[tuple[list[str], int, str]] = [
-    (["--lesson", "0"], 2, "--lesson '0'"),
+    (["--lesson", "0"], 2, "--lesson '0': expected a number of samples, or a time"),
+    (["--input", "socket:"], 2, "no path for the socket"),
+    (["--out", "/proc/nowhere"], 4, "/proc/nowhere: no such file"),
     (["--write-every", "often"], 2, "--write-every 'often'"),
     (["--budget", "10parsecs"], 5, "can't read"),
     (["--set", "net.width=9"], 2, "a lesson keeps what its base has"),
@@ -150,7 +152,7 @@ def test_a_socket(place: Path, tmp_path: Path) -> None:
         (card,) = ask(path, line(do="card"))
         assert card["card"]["classes"][10:] == ["mug"]
         wrong = ask(
-            path, b"what\n", line(do="dance"), line(pixels="AAAA"), line(pixels=x[0].tobytes(), label=""), line(do="card")
+            path, b"what\n", line(path="a\0b"), line(pixels="AAAA"), line(pixels=x[0].tobytes(), label=""), line(do="card")
         )
         assert ["error" in said for said in wrong] == [True, True, True, True, False]
     assert not path.exists()

@@ -98,6 +98,8 @@ WRONG = [
     (line(pixels=bytes(64), label="a\nb"), "label"),
     (line(pixels=bytes(64), label="a" * 201), "label"),
     (line(path="/nowhere.png"), "no such file"),
+    (line(path="a\0b"), "path is none that a system has"),
+    (line(path="\ud800"), "path is none that a system has"),
 ]
 
 
@@ -132,6 +134,10 @@ def test_sizes_are_bounded_before_anything_is_unpacked(tmp_path: Path, monkeypat
         ({"x": np.zeros((2, 8, 9), np.uint8)}, "x is uint8"),
         ({"x": np.zeros((2, 8, 8), np.uint8), "y": np.array([0, 3])}, "sample 1 has label"),
         ({"x": np.array([{}])}, "not a readable .npz"),
+        ({"x": np.zeros((0, 8, 8), np.uint8)}, "holds no sample"),
+        ({"x": np.zeros((2, 8, 8), np.uint8), "y": np.zeros(1, int)}, "a label for each of 2 samples"),
+        ({"x": np.zeros((2, 8, 8), np.uint8), "y": np.eye(2, 3, dtype=int)}, "a label for each of 2 samples"),
+        ({"x": np.zeros((2, 8, 8), np.uint8), "y": np.array(0)}, "a label for each of 2 samples"),
     ],
 )
 def test_a_wrong_npz_is_named(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
@@ -141,6 +147,10 @@ def test_a_wrong_npz_is_named(tmp_path: Path, arrays: dict[str, Any], says: str)
 
 
 def test_other_sources_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.npz: no such file$"):
+        read(GREY, str(tmp_path / "x.npz"))
+    with pytest.raises(DataError, match=r"l: is no PNG or JPEG$"):
+        parse_line(GREY, line(image=b"GIF89a"), "l")
     with pytest.raises(DataError, match="no folder, picture or"):
         read(GREY, str(tmp_path / "x.gif"))
     with pytest.raises(DataError, match="holds no picture"):
