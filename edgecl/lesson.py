@@ -3,8 +3,8 @@
 Weights, momentum, masks, replay memory and random numbers go on as they were. Classes are known by name: new ones get the ids
 that follow, and where the classifier has no room left it grows by rows drawn at random (`nets.grown`). Stored logits of classes
 that were not there yet are 0. A lesson of a single class is told from all classes seen (`method.class_mask` becomes `seen`):
-among its own there is nothing to tell apart. Width, masks and memory stay; a budget may choose epochs, data removal, gradient
-share and storage.
+among its own there is nothing to tell apart. Its rate falls to 0 and new classes' bias is corrected at its end, unless told
+otherwise. Width, masks and memory stay; a budget may choose epochs, data removal, gradient share and storage.
 """
 
 from __future__ import annotations
