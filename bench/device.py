@@ -1,10 +1,10 @@
 """A network that learned some classes on the host is taught the last two on the "device" by `edgecl learn`, within a memory.
 
-Prints one JSON line: accuracy on the known and the new classes before and after, beside the same schedule on the host: the
-stream that goes on without a cut, trained from the start with `--whole`, and else as a lesson whose schedule nothing changes,
-which tests/test_lesson.py holds to be the same bit for bit.
+Prints one JSON line: accuracy on the known and the new classes before and after, beside the host's: `host` is the last task as
+the base was trained, a lesson with the base's own schedule, which tests/test_lesson.py holds to be the uncut stream bit for bit;
+`unbroken`, with `--whole`, is the stream trained from its start without a cut, every task of it with the lesson's schedule.
 
-    python bench/device.py --data-root DATA
+    python bench/device.py --data-root DATA --whole
     python bench/device.py --quick
 """
 
@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgecl.types import Stream
 FULL = ("--data", "cifar10", "--budget", "23x", "--samples-per-class", "1000", "--epochs", "15", "--set", "memory.capacity=2000")
 QUICK = ("--data", "digits", "--budget", "5x", "--samples-per-class", "60", "--epochs", "5", "--set", "memory.capacity=200")
 TASKS = 5
+SCHEDULE = ("train.schedule", "train.bias_correction")
 LESSON = ""
 """How a lesson on the device departs from the host's schedule."""
 
@@ -79,9 +81,10 @@ def main() -> None:
     parser.add_argument("--work", help="keep the runs here: what is there already is not done again")
     parser.add_argument("--no-host", action="store_true", help="leave out the lesson with the host's schedule")
     parser.add_argument("--whole", action="store_true", help="also train the stream without a cut, from the start")
+    parser.add_argument("--seed", default="0", help="of the base, and so of all that follows")
     parser.add_argument("--lesson", default=LESSON, help="options of edgecl learn for the device, as one text")
     given = parser.parse_args()
-    how = [*(QUICK if given.quick else FULL), "--data-root", given.data_root, "--set", "engine.threads=1"]
+    how = [*(QUICK if given.quick else FULL), "--data-root", given.data_root, "--set", "engine.threads=1", "--seed", given.seed]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(given.work or made)
         base = str(folder / "base")
@@ -98,13 +101,14 @@ def measured(base: str, how: list[str], folder: Path, options: list[str], *, who
     budget = ("--budget", "256MB")
     before = accuracy(base, files, str(folder / "none"), classes, new=False)["old"]
     device = taught(base, files, folder / "device", classes, *budget, *options)
-    unchanged = taught(base, files, folder / "host", classes) if host else None
+    unchanged = taught(base, files, folder / "host", classes, *kept(config, SCHEDULE)) if host else None
     unbroken = uncut(config, how, files, folder, classes) if whole else None
     return {
         "what": "classes known, then two more taught by edgecl learn",
         "data": config.data.name,
         "net": f"{config.net.name} width {config.net.width}, {100 * config.mask.sparsity:.1f} % masked",
         "memory": config.memory.capacity,
+        "seed": config.seed,
         "old_before": before,
         "device": device,
         "forgot": before - device["old"],
@@ -115,12 +119,17 @@ def measured(base: str, how: list[str], folder: Path, options: list[str], *, who
     }
 
 
+def kept(config: Any, keys: Sequence[str]) -> list[str]:
+    """Options that set these keys as a configuration has them."""
+    return [part for key in keys for part in ("--set", f"{key}={json.dumps(configs.get(config, key))}")]
+
+
 def uncut(config: Any, how: list[str], files: dict[str, str], folder: Path, classes: int) -> dict[str, float]:
-    """The stream learned without a cut, with what the budget chose for its first tasks."""
+    """The stream learned without a cut, with what the budget chose for its first tasks, and the device's schedule for all."""
     run = folder / "whole"
     if not (run / "result.json").exists():
-        keys = ("net.width", "mask.sparsity", "ddr.share", "dgm.share")
-        sets = [part for key in keys for part in ("--set", f"{key}={configs.get(config, key)}")]
+        sets = kept(config, ("net.width", "mask.sparsity", "ddr.share", "dgm.share"))
+        sets += kept(recorded_config(folder / "device" / "001"), SCHEDULE)
         at = how.index("--budget")
         edgecl("train", *how[:at], *how[at + 2 :], *sets, "--run", str(run))
     return accuracy(str(run), files, str(folder / "none"), classes)

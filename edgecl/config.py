@@ -41,6 +41,7 @@ class TrainConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     average: float = 0.0  # share of a task's epochs, its last, whose mean weights the net becomes at the task's end
+    bias_correction: bool = False  # at a task's end one number is added to the new classes' logits, fitted against the old ones
     snapshot_every: int = 1  # epochs; a task's end always has one
     snapshot_seconds: float = 0.0  # of training at least between two snapshots within a task: cards wear out
 

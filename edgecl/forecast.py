@@ -13,7 +13,7 @@ from edgecl.layout import MaskedLayer, frozen_nodes, live_weights, masked_layers
 from edgecl.ledger import Ledger, gradient_mask_upkeep, scoring_upkeep, step_paper, step_table
 from edgecl.methods import Method, make_method
 from edgecl.nets import Net
-from edgecl.types import I64
+from edgecl.types import I64, ConfigError
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def simulate(config: Config, net: Net, work: Workload, until: int | None = None)
         ledger.add_step(*gather, times * gathering)
         for i, flops in meter.upkeep(live, epoch).items():
             ledger.add_upkeep(i, times * flops)
+        if epoch.corrects:
+            ledger.add_forward(meter.fitted, meter.settled, times)
     return ledger
 
 
@@ -72,9 +74,14 @@ def method_of(config: Config) -> Method:
 
 
 def meter_of(config: Config, net: Net) -> Meter:
-    """Prices of a configuration. Raises ConfigError where the net has no prefix as `freeze.until` names it."""
+    """Prices of a configuration. Raises ConfigError where the net has no prefix as `freeze.until` names it, and where
+    `train.bias_correction` has no bias to correct or no old samples to correct it by."""
+    method, why = method_of(config), "" if net.bias else f"the logits of net {net.name} have no bias of their own"
+    why = why if method.draws else f"method {method.name} replays nothing, so that old classes have no samples to show"
+    if config.train.bias_correction and why:
+        raise ConfigError(f"train.bias_correction: {why}")
     held = layer_costs(net, frozen_nodes(net, config))
-    return Meter(config, layer_costs(net), masked_layers(net, config), method_of(config), held)
+    return Meter(config, layer_costs(net), masked_layers(net, config), method, held)
 
 
 class Meter:
@@ -93,6 +100,7 @@ class Meter:
         self.thawed = {c.name: layers[c.name] for c in self.held if c.name in layers and not c.frozen}
         self.draws = method.draws
         self.replay = (config.memory.batch or config.train.batch) * method.draws
+        self.fitted = schedule.fitted(config)  # samples of a correction
         self.mixed = sum(self._samples(p.parts) for p in method.passes() if 0 in p.parts and len(p.parts) > 1)
 
     def _samples(self, parts: tuple[int, ...]) -> int:
@@ -107,6 +115,11 @@ class Meter:
     def gathering(self, epoch: schedule.Epoch) -> int:
         """How many of an epoch's steps gather gradients."""
         return schedule.gathering_steps(self.config, epoch) if self.changing(epoch) else 0
+
+    @property
+    def settled(self) -> dict[str, int]:
+        """Live weights by layer at a task's end, as planned."""
+        return live_weights(self.costs, self.layers, expanded=False)
 
     def weights(self, epoch: schedule.Epoch) -> tuple[dict[str, int], dict[str, int]]:
         """Live and updated weights by layer in an epoch, as planned."""

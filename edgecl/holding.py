@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from edgecl import environment, schedule
@@ -40,17 +40,24 @@ def _testing(setup: Setup, state: State, rows: slice) -> float:
     return state.tested_seconds / max(1, sum(setup.tests[: len(state.accuracy)])) * sum(setup.tests[rows])
 
 
+def _correcting(setup: Setup, state: State, epochs: Sequence[Epoch]) -> float:
+    """Seconds of the corrections of bias after these epochs, by the tests that were."""
+    each = state.tested_seconds / max(1, sum(setup.tests[: len(state.accuracy)]))
+    return each * setup.meter.fitted * sum(e.corrects for e in epochs)
+
+
 def _saving(state: State) -> float:
     """Seconds of a snapshot, by those that were."""
     return state.saved_seconds / state.snapshots if state.snapshots else 0.0
 
 
 def _aside(setup: Setup, state: State) -> float:
-    """Seconds of all tests and snapshots of the run, those to come reckoned by those that were."""
+    """Seconds of all tests and snapshots of the run, and of corrections to come, reckoned by those that were."""
     tests, each, limit = _testing(setup, state, slice(len(state.accuracy), None)), _saving(state), setup.plan.clock_limit or 0.0
     ends = sum(e.last for e in setup.epochs[state.at :])
     within = min(each * (sum(setup.saves[state.at :]) - ends), max(0.0, SAVING * limit - state.saved_seconds))
-    return state.tested_seconds + state.saved_seconds + tests + each * ends + within
+    corrections = _correcting(setup, state, setup.epochs[state.at :])
+    return state.tested_seconds + state.saved_seconds + tests + each * ends + within + corrections
 
 
 def saves(setup: Setup, state: State, epoch: Epoch) -> bool:
@@ -105,7 +112,8 @@ def _until_a_stop(setup: Setup, state: State, epoch: Epoch) -> float:
     steps = _steps_ahead(setup, state, epoch)
     tested = epoch.last and state.step + steps > epoch.steps
     test = _testing(setup, state, slice(len(state.accuracy), len(state.accuracy) + 1)) if tested else 0.0
-    return state.latest * steps + test + _saving(state)
+    correction = _correcting(setup, state, [epoch]) if tested else 0.0
+    return state.latest * steps + test + correction + _saving(state)
 
 
 def _steps_ahead(setup: Setup, state: State, epoch: Epoch) -> int:
@@ -130,9 +138,13 @@ def stop_if_due(setup: Setup, state: State, epoch: Epoch, asked: bool) -> None:
 
 
 def _ahead(setup: Setup, state: State, epoch: Epoch) -> int:
-    """FLOPs until the loop can stop again: of the next step, or of all that score units, and of the change of masks."""
+    """FLOPs until the loop can stop again: of the next step or all that score units, the change of masks and the correction."""
     scores = bool(setup.meter.changing(epoch)) and schedule.scoring(setup.config, epoch, state.step)
     end = epoch.steps if scores else state.step + 1
     gathers = [bool(setup.meter.changing(epoch)) and schedule.gathers(setup.config, epoch, i) for i in range(state.step, end)]
     flops = sum(int(state.price(setup, gather)[0].sum()) for gather in gathers)
-    return flops + (sum(setup.meter.upkeep(state.live_weights(setup), epoch).values()) if end == epoch.steps else 0)
+    if end < epoch.steps:
+        return flops
+    live = state.live_weights(setup)
+    fitted = setup.meter.fitted if epoch.corrects else 0
+    return flops + sum(setup.meter.upkeep(live, epoch).values()) + fitted * sum(c.flops(live[c.name]) for c in setup.meter.costs)

@@ -28,7 +28,7 @@ KINDS = (
 
 
 class Ledger:
-    """Counts; `add_step` and `add_upkeep` are all that trains, `add_evaluation` stays outside the ratio."""
+    """Counts; `add_step`, `add_forward` and `add_upkeep` are all that trains, `add_evaluation` stays outside the ratio."""
 
     def __init__(self, costs: tuple[LayerCost, ...]) -> None:
         self.costs = costs
@@ -48,6 +48,12 @@ class Ledger:
 
     def add_upkeep(self, layer: int, flops: int) -> None:
         self.table[KINDS.index("upkeep"), layer] += flops
+
+    def add_forward(self, samples: int, live: Count, times: int = 1) -> None:
+        """Samples that go forward only, so that something is fitted to them."""
+        flops = [times * samples * c.flops(live[c.name]) for c in self.costs]
+        self.table[KINDS.index("replay_forward")] += np.array(flops, np.int64)
+        self.paper += sum(flops)
 
     def add_evaluation(self, samples: int, live: Count) -> None:
         self.evaluation += samples * sum(c.flops(live[c.name]) for c in self.costs)

@@ -3,8 +3,8 @@
 Weights, momentum, masks, replay memory and random numbers go on as they were. Classes are known by name: new ones get the ids
 that follow, and where the classifier has no room left it grows by rows drawn at random (`nets.grown`). Stored logits of classes
 that were not there yet are 0. A lesson of a single class is told from all classes seen (`method.class_mask` becomes `seen`):
-among its own there is nothing to tell apart. Width, masks and memory stay; a budget may choose epochs, data removal, gradient
-share and storage.
+among its own there is nothing to tell apart. Its rate falls to 0 and new classes' bias is corrected at its end, unless told
+otherwise. Width, masks and memory stay; a budget may choose epochs, data removal, gradient share and storage.
 """
 
 from __future__ import annotations
@@ -109,12 +109,13 @@ def _config(base: Model, net: Net, stream: Stream, budget: str, changes: Mapping
     learned = int(base.state["at"]) // base.config.train.epochs
     own: dict[str, Any] = {
         "data": {
-            "name": "lesson",
+            "name": schedule.LESSON,
             "root": "",
             "classes_per_task": len(stream.tasks[0].classes),
             "samples_per_class": 0,
             "tasks": 0,
         },
+        "train": _schedule(net, stream),
         "freeze": {"after": max(0, base.config.freeze.after - learned)},
         "engine": {"name": "auto", "device": "cpu", "precision": "fp32", "storage": "fp32"},
         "memory": {"compress": True},
@@ -128,6 +129,14 @@ def _config(base: Model, net: Net, stream: Stream, budget: str, changes: Mapping
     config = configs.merge(configs.merge(base.config, own), changes)
     configs.check(config)
     return config
+
+
+def _schedule(net: Net, stream: Stream) -> dict[str, Any]:
+    """How a lesson is trained where nobody says: with a rate that falls to 0, and with new classes set right against old ones.
+
+    docs/device.md has what this gains. Nothing is set right where no class is new, or where no bias can hold it.
+    """
+    return {"schedule": "cosine", "bias_correction": len(stream.groups) > stream.before and net.bias is not None}
 
 
 def _against_the_rest(config: Config) -> dict[str, Any]:

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 from edgecl.config import Config
 
+LESSON = "lesson"
+"""`data.name` of a run that goes on from another: classes were known before its first task."""
+
+FITTED = 512
+"""Samples that the correction of a task's new classes reads of each side, old and new, at most."""
+
 TESTED = 32
 """Samples that a test reads at a time: what their floats take counts in a memory budget."""
 
@@ -29,6 +35,7 @@ class Epoch:
     drop: int  # after the epoch: remove this many samples
     last: bool  # the task's last
     frozen: bool = False  # the net's prefix does not learn
+    corrects: bool = False  # after the epoch: the new classes' bias is corrected
 
     @property
     def scores(self) -> bool:
@@ -46,6 +53,7 @@ def _task(config: Config, task: int, size: int) -> list[Epoch]:
     settle, every = _settle(config), max(1, round(config.tdm.every * config.train.epochs))
     dynamic = config.tdm.enabled and config.mask.sparsity > 0
     frozen = bool(config.freeze.until) and task >= config.freeze.after
+    corrects = config.train.bias_correction and (task > 0 or config.data.name == LESSON)
     rows = []
     for done in range(1, total + 1):
         before = dynamic and done < settle
@@ -53,7 +61,8 @@ def _task(config: Config, task: int, size: int) -> list[Epoch]:
         swap = before and done % every == 0
         expanded, settles = dynamic and done <= settle, dynamic and done == settle
         n = steps(kept, config.train.batch)
-        rows.append(Epoch(task, done - 1, kept, n, expanded, swap, settles, drop, done == total, frozen))
+        last = done == total
+        rows.append(Epoch(task, done - 1, kept, n, expanded, swap, settles, drop, last, frozen, last and corrects))
         kept -= drop
     return rows
 
@@ -81,6 +90,11 @@ def tested(groups: int, learned: int, *, joint: bool) -> int:
 def test_sizes(tests: Sequence[int], *, joint: bool) -> list[int]:
     """Samples of each test of a run, before the first task and at every task's end, where the groups have so many."""
     return [sum(tests[: tested(len(tests), k, joint=joint)]) for k in range(2 if joint else len(tests) + 1)]
+
+
+def fitted(config: Config) -> int:
+    """Samples that a correction reads: as many of old classes as of new ones."""
+    return 2 * min(config.memory.capacity, FITTED)
 
 
 def saves(config: Config, epoch: Epoch) -> bool:

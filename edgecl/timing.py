@@ -162,6 +162,8 @@ def run_seconds(config: Config, net: Net, work: Workload, clock: Clock) -> F64:
         total += times * ((epoch.steps - gathering) * plain + gathering * gather)
         if epoch.scores:
             total += times * clock.upkeep * np.array([*(c.weights if c.name in layers else 0 for c in counter.costs), 0])
+        if epoch.corrects:
+            total += times * clock.step(counter.test(meter.settled, meter.fitted))
     return total
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from edgecl import average, curate, masks, schedule
+from edgecl import average, correction, curate, masks, schedule
 from edgecl.data.augment import draw_crops
 from edgecl.engines.base import CURRENT, REPLAY, StepResult
 from edgecl.evaluate import evaluate
@@ -202,9 +202,17 @@ def _end_epoch(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event | Tes
     state.at, state.step, state.order = state.at + 1, 0, np.zeros(0, np.int64)
     if epoch.last:
         average.take(setup, state)
+        yield from _correct(setup, state, epoch)
         yield from _evaluate(setup, state, learned=epoch.task + 1)
     if saves(setup, state, epoch):
         save(setup, state)
+
+
+def _correct(setup: Setup, state: State, epoch: Epoch) -> Iterator[Event]:
+    if epoch.corrects:
+        with clocked(state):
+            shift = correction.apply(setup, state, epoch)
+        yield state.note({"event": "correction", "task": epoch.task, "shift": shift})
 
 
 # masks

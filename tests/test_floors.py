@@ -27,7 +27,7 @@ FLOORS = [
     {"store", "evaluate", "taught"},
     {"runfolder"},
     {"state", "model"},
-    {"average", "holding"},
+    {"average", "correction", "holding"},
     {"train", "session", "export", "slots"},
     {"lesson", "bundle"},
     {"measure", "update"},

@@ -43,7 +43,7 @@ def whole(run: Path, *sets: str) -> float:
 
 @pytest.mark.usefixtures("ticking")
 @pytest.mark.parametrize("share", [0.95, 0.8, 0.7])
-@pytest.mark.parametrize("sets", [(NATIVE,), (NATIVE, *SPARCL)])
+@pytest.mark.parametrize("sets", [(NATIVE,), (NATIVE, *SPARCL), (NATIVE, *SPARCL, "train.bias_correction=true")])
 def test_a_late_run_ends_in_time_with_every_task_learned(tmp_path: Path, share: float, sets: tuple[str, ...]) -> None:
     limit = share * whole(tmp_path / "whole", *sets)
     setup, state = within(tmp_path / "run", limit, *sets)

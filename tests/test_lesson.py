@@ -62,7 +62,8 @@ def teach(run: Path, model: Model, given: Labelled, **options: Any) -> list[dict
 def test_a_lesson_is_the_stream_that_goes_on(tmp_path: Path, base: Path) -> None:
     """Its weights, masks, memory and test results are those of a run that was never cut."""
     finished(tmp_path / "whole", *FULL)
-    teach(tmp_path / "lesson", open_model(base), samples(), held_out=both_tests())
+    as_it_was = {"train": {"bias_correction": False}}
+    teach(tmp_path / "lesson", open_model(base), samples(), held_out=both_tests(), changes=as_it_was)
     whole, own = open_model(tmp_path / "whole"), open_model(tmp_path / "lesson")
     assert whole.weights.keys() == own.weights.keys()
     for name, a in whole.weights.items():
@@ -128,6 +129,25 @@ def test_a_classifier_without_room_grows(tmp_path: Path, narrow: Path) -> None:
     spoons = Labelled(samples(0).x, ["spoon"] * 50 + ["mug"] * 50)
     teach(tmp_path / "second", again, spoons)
     assert open_model(tmp_path / "second").card.classes[5:] == ("mug", "cup", "spoon")
+
+
+def test_new_classes_are_set_right_where_nobody_says_otherwise(base: Path) -> None:
+    model = open_model(base)
+    train = lesson.prepare(model, samples()).plan.config.train
+    assert (train.schedule, train.bias_correction, train.epochs) == ("cosine", True, model.config.train.epochs)
+    assert not lesson.prepare(model, samples(0)).plan.config.train.bias_correction  # no class is new
+    wanted = {"train": {"schedule": "constant", "bias_correction": False}}
+    train = lesson.prepare(model, samples(), changes=wanted).plan.config.train
+    assert (train.schedule, train.bias_correction) == ("constant", False)
+
+
+def test_a_lesson_ends_as_its_plan_says(tmp_path: Path, base: Path) -> None:
+    prepared = lesson.prepare(open_model(base), samples())
+    lesson.begin(tmp_path / "lesson", open_model(base), prepared)
+    setup, state = session.resume(tmp_path / "lesson")
+    said = to_end(setup, state)
+    assert state.ledger.executed == prepared.plan.ledger.executed
+    assert [e["task"] for e in said if e["event"] == "correction"] == [0]
 
 
 def test_more_of_what_is_known(tmp_path: Path, base: Path) -> None:

@@ -30,7 +30,7 @@ THREE_TASKS = "data={classes_per_task: 4, samples_per_class: 12}"
 FULL = (
     *SPARCL,
     THREE_TASKS,
-    "train={momentum: 0.9, weight_decay: 0.001, schedule: cosine, epochs: 3, average: 0.7}",
+    "train={momentum: 0.9, weight_decay: 0.001, schedule: cosine, epochs: 3, average: 0.7, bias_correction: true}",
     "tdm.steps=2",
 )
 OTHER = (*FULL, "tdm.grow=gradient", "mask.unit=weight", "method=er", "train.snapshot_every=2", "dgm.every=3")

@@ -40,6 +40,7 @@ EXACT = {
     "one epoch": (*SPARCL, "train.epochs=1"),
     "one draw": (*SPARCL, "method.draws=1"),
     "averaged": (*SPARCL, "train.average=0.5"),
+    "corrected": (*SPARCL, "train.bias_correction=true"),
     "a budget": ("budget=9x", "net.width=0"),
 }
 

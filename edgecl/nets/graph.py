@@ -61,6 +61,12 @@ class Net:
         """Trained parameters, `<node>.<name>` to shape, in the order of the nodes."""
         return {f"{n.name}.{k}": s for n, shapes in self.walk() for k, s in n.weights(*shapes).items()}
 
+    @property
+    def bias(self) -> str | None:
+        """The trained parameter that is added to the logits as they are, if there is one."""
+        name = f"{self.logits}.bias"
+        return name if self.weights().get(name) == (self.classes,) else None
+
     def buffers(self) -> dict[str, Shape]:
         """Untrained state: running means and variances."""
         return {f"{n.name}.{k}": s for n, shapes in self.walk() for k, s in n.buffers(*shapes).items()}
