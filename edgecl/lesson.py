@@ -210,6 +210,16 @@ def begin(run: Path, base: Model, prepared: Prepared) -> int:
         raise StoreError(f"{run}: exists already; a lesson needs a folder of its own")
     made = run.with_name(f".{run.name}.new")
     shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+    try:
+        _make(made, base, prepared)
+        files.replace_dir(made, run)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)  # a full disk needs the room back
+    return size_of(run)
+
+
+def _make(made: Path, base: Model, prepared: Prepared) -> None:
+    """The lesson's run folder under a passing name."""
     engine = session.engine_of(prepared.plan)
     known = {
         "data": session.fingerprint(prepared.stream),
@@ -223,8 +233,6 @@ def begin(run: Path, base: Model, prepared: Prepared) -> int:
     first = _first(setup, base, engine)
     state.save(setup, first)
     first.metrics.close()
-    files.replace_dir(made, run)
-    return size_of(run)
 
 
 def _first(setup: Setup, base: Model, engine: Any) -> State:

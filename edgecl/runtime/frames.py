@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,16 +38,16 @@ def decoded(card: Card, data: bytes, where: str) -> U8:
     Raises DataError that names the picture, ConfigError where pillow is missing.
     """
     _pillow()
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > PIXELS:
                 raise DataError(f"{where}: {image.width}×{image.height} pixels; at most {PIXELS:,} are read")
-            return _fitted(card, image, where)
+            return _fitted(card, ImageOps.exif_transpose(image), where)  # a phone held upright says so there only
     except UnidentifiedImageError:  # its text is an object's address
         raise DataError(f"{where}: is no PNG or JPEG") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as e:
         raise DataError(f"{where}: is no PNG or JPEG that can be read ({' '.join(str(e).split())[:100]})") from None
 
 

@@ -24,6 +24,7 @@ from edgecl.types import BudgetError, ConfigError
 Say = Callable[[dict[str, Any]], None]
 
 CHECKED = 5.0  # seconds between looks at the device's health
+FALL = 0.1  # of accuracy on the classes known before, that a lesson may cost without a word
 WAIT = 1.0  # seconds between looks while it pauses
 
 TIMING = "edgecl measure calibrate --like PLACE times this machine"
@@ -96,7 +97,9 @@ class Teacher:
         self.written += sum((run / name).stat().st_size for name in ("metrics.jsonl", "ledger.json", "result.json"))
         lesson.forget_samples(run)
         lessons.prune(self.folder)
-        self.say(self._learned(run, result))
+        learned = self._learned(run, result)
+        self.say(learned)
+        self._mind(learned)
         return run
 
     def _changes(self) -> dict[str, Any]:
@@ -134,6 +137,14 @@ class Teacher:
     def _tell(self, event: dict[str, Any]) -> None:
         if event["event"] in ("epoch", "warning"):
             self.say({k: event[k] for k in ("event", "epoch", "loss", "right", "message", "seconds") if k in event})
+
+    def _mind(self, learned: Mapping[str, Any]) -> None:
+        """Says it where the lesson cost much of what was known before."""
+        before, after = learned["old_before"], learned["old"]
+        if before is not None and after is not None and before - after > FALL:
+            fell = f"fell from {100 * before:.1f} to {100 * after:.1f} %"
+            advice = "more samples, more classes at a time or a lower train.rate may help"
+            self.say({"event": "warning", "message": f"classes known before {fell}: {advice}"})
 
     def _learned(self, run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         before, after = result["accuracy"][0]["class_il"], result["accuracy"][-1]["class_il"]

@@ -22,6 +22,7 @@ from edgecl.cli import main
 from edgecl.model import open_model
 from edgecl.runtime import serving
 from edgecl.runtime.serving import Server
+from edgecl.runtime.teaching import FALL, Settings, Teacher
 from edgecl.types import BudgetError, StoreError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,8 @@ def npz(path: Path, n: int = 30) -> str:
 def test_an_npz(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = npz(tmp_path / "a.npz")
     code, said, _ = ran(capsys, str(place), "--input", given, "--epochs", "2", "--budget", "4GB", "--held-out", given)
-    assert (code, [e["event"] for e in said]) == (0, ["lesson", "epoch", "epoch", "learned", "saved"])
+    events = [e["event"] for e in said if e["event"] != "warning"]
+    assert (code, events) == (0, ["lesson", "epoch", "epoch", "learned", "saved"])
     assert (said[0]["samples"], said[0]["classes"]) == (30, ["mug", "cup"])
     assert said[3]["new_tests"] == "held-out samples"
     assert said[-1]["classes"][10:] == ["mug", "cup"]
@@ -223,3 +225,21 @@ def test_a_budget_of_time_needs_this_machines_clock(
     assert (code, said[-1]["event"]) == (0, "saved")
     code, said, err = ran(capsys, str(place), "--input", given, "--budget", "10min,4GB", "--epochs", "2", "--json")
     assert (code, said[-1]["event"], err) == (0, "saved", "")  # it is timed once
+
+
+def test_a_lesson_that_costs_much_says_so(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [part for key in ("train.rate=0.5", "method.class_mask=seen") for part in ("--set", key)]
+    code, said, _ = ran(capsys, str(place), "--input", npz(tmp_path / "a.npz"), "--epochs", "3", *sets)
+    (learned,) = [e for e in said if e["event"] == "learned"]
+    assert code == 0
+    assert learned["old_before"] - learned["old"] > FALL
+    (message,) = [e["message"] for e in said if e["event"] == "warning"]
+    fell = f"from {100 * learned['old_before']:.1f} to {100 * learned['old']:.1f} %"
+    assert fell in message
+
+
+@pytest.mark.parametrize(("before", "after", "warned"), [(0.9, 0.81, 0), (0.9, 0.79, 1), (0.5, 0.9, 0), (None, None, 0)])
+def test_a_lesson_that_costs_little_says_nothing(tmp_path: Path, before: float | None, after: float | None, warned: int) -> None:
+    said: list[dict[str, Any]] = []
+    Teacher(tmp_path, Settings(), said.append, lambda: False)._mind({"old_before": before, "old": after})
+    assert len(said) == warned

@@ -206,3 +206,14 @@ def test_a_camera_through_rpicam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(found) == 2
     red, green, blue = (int(v) for v in found[1].x[:, 1, 1])
     assert red > 250 > 5 > max(green, blue)
+
+
+def test_a_phones_picture_stands_upright() -> None:
+    """EXIF's orientation 6: the camera was turned by a quarter, and the pixels lie on their side."""
+    image = Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 8, 0).repeat(4, 1))  # dark left, light right
+    exif, data = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    image.save(data, "JPEG", exif=exif, quality=100)
+    got = frames.decoded(GREY, data.getvalue(), "p")[0]
+    assert got[0].max() < 20
+    assert got[-1].min() > 235
