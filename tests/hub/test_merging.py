@@ -145,7 +145,7 @@ def test_order_and_repeats_change_no_bit(made_hub: Path, fleet: Fleet, tmp_path:
         order = list(enumerate(fleet.payloads()))
         random.Random(n).shuffle(order)
         for i, payload in order:
-            for _ in range(1 + 33 * n):
+            for _ in range(max(1, 50 * n)):
                 put(own.here, own.engine, devices[i], 1, payload)
         own.merge()
         digests.add(tree(own.here.model(2)))
