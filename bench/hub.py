@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "hub")]
 from hub_cases import CHUNK, Device, bare  # type: ignore[import-not-found]  # noqa: E402
 
 from edgecl import environment  # noqa: E402
-from edgecl.hub import serve, settings, store  # noqa: E402
+from edgecl.hub import settings, store  # noqa: E402
 from edgecl.hub.settings import Limits  # noqa: E402
 from edgecl.update.envelope import seal  # noqa: E402
 

@@ -73,7 +73,7 @@ def server(service: Service) -> Any:
 
     made = app.make(service)
     config = uvicorn.Config(
-        made, http=Protocol, ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
+        made, http=Protocol, ws="none", lifespan="on", log_level="error", access_log=False, server_header=False,
         h11_max_incomplete_event_size=gate.HEAD_BYTES, timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=10,
         limit_concurrency=service.limits.connections, backlog=BACKLOG,
     )  # fmt: skip

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-PATH = re.compile(r"/tuf/(metadata/[\w-][\w.-]*\.json|targets/(?:[\w-][\w.-]*/)?[\w-][\w.-]*)", re.ASCII)
+NAME = r"[\w-][\w.-]{0,199}"
+PATH = re.compile(rf"/tuf/(metadata/{NAME}\.json|targets/(?:{NAME}/)?{NAME})", re.ASCII)
 BLOCK = 256 << 10
 KEPT_BYTES = 64 << 10
 """Files up to this are kept in memory, until they change."""

@@ -136,8 +136,9 @@ def test_serve_and_stop(hub: Path) -> None:
     command = [sys.executable, "-m", "edgecl", "hub", "serve", "hub", "--port", "0"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
     assert child.stdout is not None
-    line = child.stdout.readline()
-    assert "serves on http://127.0.0.1:" in line
+    said = [child.stdout.readline() for _ in range(3)]
+    assert "move it off this machine" in said[0] + said[1]  # root.pem and targets.pem
+    assert "serves on http://127.0.0.1:" in said[2]
     second = subprocess.run([*command], capture_output=True, text=True, env=environment(), timeout=60)
     assert (second.returncode, "another process is at it (serve)" in second.stderr) == (4, True)
     time.sleep(0.5)

@@ -132,7 +132,9 @@ def test_a_range_of_another_version_is_the_whole(tuf: tuple[str, Path]) -> None:
         "/tuf/", "/tuf/.lock", "/tuf/metadata/", "/tuf/metadata/x.json", "/tuf/metadata/../../hub.db",
         "/tuf/metadata/%2e%2e%2fx.json",
         "/tuf/targets/models", "/tuf/targets/models/.hidden", "/tuf/targets/models/x/y", "/tuf/metadata/timestamp.json/x",
-        "/tuf/targets//etc/passwd", "/tuf/metadata/a%00.json", "/tuf/keys/root.pem", "/tuf/metadata/link.json",
+        "/tuf/targets//etc/passwd", "/tuf/metadata/a%00.json", "/tuf/keys/root.pem",
+        f"/tuf/targets/{'a' * 300}/x",
+        f"/tuf/metadata/{'a' * 300}.json", "/tuf/metadata/link.json",
     ],
 )  # fmt: skip
 def test_what_is_not_served(tuf: tuple[str, Path], path: str) -> None:
