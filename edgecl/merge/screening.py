@@ -2,7 +2,8 @@
 
 A device whose labels are wrong sends a change of the usual length and form. Held-out accuracy after that change alone tells it
 from others, as Xie et al. 2019 (*Zeno*) score workers by the loss on a few samples of the server. What is asked is only how the
-classes fare that the device says it learned: an honest one may know nothing of the others.
+classes fare that the device says it learned: an honest one may know nothing of the others. Where devices see different shares
+of the classes, each alone costs much, and only their merge is good: an update is compared with the others, too.
 """
 
 from __future__ import annotations
@@ -45,11 +46,25 @@ def screen_all(base: Base, contributions: Sequence[Contribution], settings: Sett
     wrong = {(c.device, c.sequence): why for c in kept if (why := _unsound(base, c))}
     refused |= wrong
     sound = [c for c in kept if (c.device, c.sequence) not in wrong]
-    before = judge(base.weights, base.live) if judge and sound else {}
-    harmful = {(c.device, c.sequence): why for c in sound if judge and (why := screen(base, c, judge, settings, before))}
-    taken = [c for c in sound if (c.device, c.sequence) not in harmful]
-    refused |= harmful
-    return Screened(taken, refused)
+    harmful = _harmful(base, sound, judge, settings) if judge and sound else {}
+    return Screened([c for c in sound if (c.device, c.sequence) not in harmful], refused | harmful)
+
+
+def _harmful(base: Base, sound: Sequence[Contribution], judge: Judge, settings: Settings) -> dict[tuple[str, int], str]:
+    """Those whose change costs more than is usual: the median of three and more, which a minority can't move."""
+    before = judge(base.weights, base.live)
+    falls = [fall(base, c, judge, before) for c in sound]
+    usual = max(0.0, sorted(falls)[(len(falls) - 1) // 2]) if len(falls) > 2 else 0.0
+    return {
+        (c.device, c.sequence): _words(lost, usual, settings)
+        for c, lost in zip(sound, falls, strict=True)
+        if lost > usual + settings.points
+    }
+
+
+def _words(lost: float, usual: float, settings: Settings) -> str:
+    more = f"{settings.points:g}" + (f" more than the {usual:.1f} that are usual" if usual else "")
+    return f"alone it costs {lost:.1f} points of held-out accuracy on the classes it learned; at most {more}"
 
 
 def _unsound(base: Base, c: Contribution) -> str:
@@ -62,20 +77,19 @@ def _unsound(base: Base, c: Contribution) -> str:
 
 
 def screen(base: Base, c: Contribution, judge: Judge, settings: Settings, before: Mapping[str, float]) -> str:
-    """Why a sound contribution is refused, or nothing. `before` is the judge's word on the base.
+    """Why a sound contribution would be refused if it came alone, or nothing. `before` is the judge's word on the base."""
+    lost = fall(base, c, judge, before)
+    return _words(lost, 0.0, settings) if lost > settings.points else ""
 
-    The fall of accuracy on the samples of all classes that it learned and shares is held to `settings.points`. The change is
-    judged in full: what clipping leaves of wrong labels passes for an honest change.
-    """
+
+def fall(base: Base, c: Contribution, judge: Judge, before: Mapping[str, float]) -> float:
+    """Points of accuracy that the change costs on the held-out samples of all classes that it learned and shares; 0 if there are
+    none. It is judged in full: what clipping leaves of wrong labels passes for an honest change."""
     after = judge(*alone(base, c))
     own = {k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n and k not in c.personal}
     asked = {k: n for k, n in judge.counts.items() if k in own}
-    if not asked:
-        return ""
-    fall = 100 * sum((before[k] - after[k]) * n for k, n in asked.items()) / sum(asked.values())
-    if not fall > settings.points:
-        return ""
-    return f"alone it costs {fall:.1f} points of held-out accuracy on the classes it learned, more than {settings.points:g}"
+    lost = sum((before[k] - after[k]) * n for k, n in asked.items())
+    return 100 * lost / max(1, sum(asked.values()))
 
 
 def alone(base: Base, c: Contribution) -> tuple[Arrays, dict[str, Bools]]:

@@ -53,6 +53,16 @@ def test_a_device_need_not_know_what_it_did_not_learn() -> None:
     assert screen(BASE, own, judge, Settings(points=0), before) == ""
 
 
+def test_what_all_cost_is_no_reason() -> None:
+    """Four changes that cost as much as each other are taken; of three, one that costs more than the others is not."""
+    same = [lowering(0, {"cup": 9}, f"d{i}") for i in range(4)]
+    assert screen_all(BASE, same, Settings(points=10), judge).refused == {}
+    good = [with_delta(c, **{LOGITS: np.abs(c.update.delta[LOGITS])}) for c in same[:2]]
+    found = screen_all(BASE, [*good, same[3]], Settings(points=10), judge)
+    assert set(found.refused) == {("d3", 1)}
+    assert set(screen_all(BASE, same[:1], Settings(points=10), judge).refused) == {("d0", 1)}
+
+
 def test_everybody_is_taken_or_refused() -> None:
     good, bad = fleet(BASE, 3), lowering(1, {"jug": 4}, "liar")
     good = [with_delta(c, **{LOGITS: np.abs(c.update.delta[LOGITS])}) for c in good]
