@@ -62,6 +62,11 @@ def _answer(task: str, code: int, data: bytes) -> dict[str, Any]:
 def as_child() -> None:
     """Between fork and exec: quieter than who asked, and not longer there."""
     os.nice(NICE)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Where the system can: a killed process leaves none that goes on writing."""
     if sys.platform == "linux":
         import ctypes
         import signal

@@ -61,6 +61,7 @@ def carry_into() -> None:
 
     Where the bundle brings its own program, that one does it: it knows the format of what it will open.
     """
+    child.end_with_parent()
     told, slot = json.loads(sys.argv[1]), Path(sys.argv[2])
     own = slot / "venv" / "bin" / "python"
     if own.exists() and not told.get("own"):
