@@ -21,7 +21,7 @@ from edgecl.hub import heldout, place, publishing, repository, store
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
 from edgecl.hub.store.updates import MERGED, REFUSED, STORED, Judged
-from edgecl.merge import Contribution, Judge, Merged, mean_accuracy, merge, rebased, screen_all, write_run
+from edgecl.merge import Contribution, Judge, Merged, mean_accuracy, merge, rebased, recalibrated, screen_all, write_run
 from edgecl.merge import Settings as Rules
 from edgecl.model import Model, open_model
 from edgecl.types import ConfigError, DataError, StoreError
@@ -130,11 +130,19 @@ class _Job:
         on bases of their own, added one after the other, go too far. Else the last, with its accuracy."""
         rate = self.rules.rate
         for halvings in range(self.known.merging.rates):
-            merged = merge(self.current.base, taken, replace(self.rules, rate=rate / 2**halvings))
-            accuracy = self._accuracy(merged)
+            merged, accuracy = self._settled(merge(self.current.base, taken, replace(self.rules, rate=rate / 2**halvings)))
             if accuracy >= enough:
                 break
         return merged, accuracy
+
+    def _settled(self, merged: Merged) -> tuple[Merged, float]:
+        """With batch norm's statistics as merged, or taken anew of the model's replay memory: whichever is right more often."""
+        memory = self.current.model.memory
+        choices = [(merged, self._accuracy(merged))]
+        if memory is not None and memory.size > 1:
+            anew = recalibrated(merged, self.current.model.card.preprocess, memory.x[: memory.size])
+            choices.append((anew, self._accuracy(anew)))
+        return max(choices, key=lambda c: c[1])
 
     def _judge(self, net: object, classes: tuple[str, ...]) -> Judge:
         return heldout.judge(self.here.held_out, self.current.model.card, net, classes)  # type: ignore[arg-type]
