@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from bundle.power import EMPTIED, FATES, Power, PowerCut
 from hub_cases import Device, bare, enrolled
+from power import EMPTIED, FATES, Power, PowerCut
 
 from edgecl.hub import serve, settings, store
 from edgecl.hub.refusal import Refusal

@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("tuf")
 
-from bundle.power import FATES, LOST, Power, PowerCut
 from hub.tuf_cases import ACTIONS, NOW, make, newest, publish
+from power import FATES, LOST, Power, PowerCut
 
 from edgecl.hub import keyfiles, keys, repository, tufset
 from edgecl.hub.tufset import DAY, Lifetimes

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("tuf")
 pytest.importorskip("urllib3")
 
-from bundle.power import FATES, Power, PowerCut
+from power import FATES, Power, PowerCut
 from sync.mirror import Mirror, device, publish, serving
 
 from edgecl.hub import keyfiles, keys, repository
