@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hub_cases import Fleet
 from kill_cases import FORK, killed_under_load
-from test_merging import open_hub, send_all, targets, tree
+from test_merge_job import open_hub, send_all, targets, tree
 
 from edgecl.hub import store
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cli.cli_cases import environment
 from hub_cases import Fleet
-from test_merging import open_hub, send_all, targets
+from test_merge_job import open_hub, send_all, targets
 
 from edgecl.hub import serve, store
 from edgecl.types import ConfigError, StoreError
