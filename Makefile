@@ -1,4 +1,4 @@
-.PHONY: demo test lint wheels sanitize arm soak bundles device
+.PHONY: demo test slow lint wheels sanitize arm soak bundles device
 
 # The main job on real data: five tasks of two digits each, at a 23rd of the dense cost, beside the dense run.
 demo:
@@ -6,6 +6,10 @@ demo:
 
 test:
 	python -m pytest -q -n 2 --dist loadfile
+
+# Servers, browsers, kills and lines that stall: what `make test` leaves out.
+slow:
+	python -m pytest -q -n 2 --dist loadfile -m slow
 
 lint:
 	ruff check . && ruff format --check . && mypy
