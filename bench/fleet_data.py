@@ -44,7 +44,8 @@ def save_npz(path: Path, classes: Sequence[str], train: Labelled, test: Labelled
     sets = {"train": train, "test": test}
     y = {f"y_{k}": np.array([at[label] for label in v.labels], np.int64) for k, v in sets.items()}
     x = {f"x_{k}": v.x for k, v in sets.items()}
-    np.savez(path, **x, **y, classes=np.array(classes), layout=np.array("NCHW"))
+    arrays: dict[str, Any] = {**x, **y, "classes": np.array(classes), "layout": np.array("NCHW")}
+    np.savez(path, **arrays)
     return path
 
 

@@ -7,10 +7,12 @@ StoreError in one line, `<path>: <reason>`, where the operating system says no.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from edgecl.types import StoreError
 
 BLOCK = 1 << 20  # bytes read at a time
+PAUSE = 0.02  # seconds between two tries to have a lock
 
 
 @contextmanager
@@ -45,6 +48,46 @@ def write_atomic(path: Path, data: bytes) -> None:
             with suppress(OSError):  # it is gone already, if all went well
                 os.unlink(tmp)
         sync(path.parent)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """`write_atomic` for what nobody but the owner may ever read. Raises StoreError."""
+    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with naming(path):
+        try:
+            write_chunks(tmp, [data], 0o600)
+            os.replace(tmp, path)
+        finally:
+            with suppress(OSError):
+                os.unlink(tmp)
+        sync(path.parent)
+
+
+@contextmanager
+def locked(path: Path, said: str, seconds: float = 0.0) -> Iterator[None]:
+    """No other thread or process is in such a block of the file `path`, which is made and never removed.
+
+    The system frees the lock when its holder dies. Raises StoreError with the line `said` where another holds it for all of
+    `seconds`.
+    """
+    with naming(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with naming(path):
+            _lock(fd, said, time.monotonic() + seconds)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, said: str, end: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise StoreError(said) from None
+        time.sleep(PAUSE)
 
 
 def replace_dir(tmp: Path, final: Path) -> None:
@@ -82,13 +125,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> tuple[int, str]:
     """Writes and syncs a new file, one chunk of bytes after the other; its size and its sha256 hex digest.
 
     Raises OSError, so that the caller can name the path that its reader knows.
     """
     digest, size = hashlib.sha256(), 0
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         for chunk in chunks:
             write_all(fd, chunk)

@@ -8,12 +8,11 @@ matter here. POSIX only.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from edgecl import files
@@ -180,18 +179,6 @@ def _end_trial(root: Path) -> None:
         files.sync(root)
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _locked(root: Path) -> AbstractContextManager[None]:
     """No other process is in such a block of the same root. Raises StoreError at once where one is."""
-    path = root / LOCK
-    with files.naming(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        with files.naming(path):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"{root}: another process is installing there") from None
-        yield
-    finally:
-        os.close(fd)
+    return files.locked(root / LOCK, f"{root}: another process is installing there")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,26 +34,8 @@ def make(path: Path) -> CryptoSigner:
     if path.exists():
         return load(path)
     new = signers().generate_ed25519()
-    write_private(path, new.private_bytes)
+    files.write_private(path, new.private_bytes)
     return load(path)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """As files.write_atomic does, but nobody else may ever read it."""
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with files.naming(path):
-        try:
-            fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                files.write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(tmp, path)
-        finally:
-            with suppress(OSError):
-                os.unlink(tmp)
-        files.sync(path.parent)
 
 
 def next_of(path: Path) -> Path:

@@ -56,7 +56,7 @@ def rotate(folder: Path, role: str, offline: Path | None = None, life: Lifetimes
     with locked(folder / tufset.LOCK):
         tuf = tufset.read(folder)
         if role == "bundle":
-            keyfiles.write_private(folder / KEYS / "bundle.pem", keyfiles.signers().generate_ed25519().private_bytes)
+            files.write_private(folder / KEYS / "bundle.pem", keyfiles.signers().generate_ed25519().private_bytes)
             return bundle_key(folder)
         path = (kept if role in ("root", "targets") else folder / KEYS) / f"{role}.pem"
         old = [] if role in ONLINE and not path.exists() else [tuf.signer(role, path.parent)] if tuf.key_ids(role) else []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,17 +84,6 @@ def opened(root: Path) -> Place:
     return place
 
 
-@contextmanager
-def alone(place: Place, what: str) -> Iterator[None]:
+def alone(place: Place, what: str) -> AbstractContextManager[None]:
     """Holds the lock `what` of the hub's folder. Raises StoreError where another process holds it."""
-    path = place.root / f".{what}.lock"
-    with files.naming(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{place.root}: another process is at it ({what})") from None
-        yield
-    finally:
-        os.close(fd)
+    return files.locked(place.root / f".{what}.lock", f"{place.root}: another process is at it ({what})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -80,22 +79,14 @@ def make_key(path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     data = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    tmp = path.with_name(f".{path.name}.tmp")
-    with files.naming(path):
-        with suppress(FileNotFoundError):
-            os.unlink(tmp)
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            files.write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(tmp, path)
-        files.sync(path.parent)
+    files.write_private(path, data)
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:
-    """Raises ConfigError where it is no such key or others may read it."""
+    """Raises ConfigError where it is no such key or others may read it.
+
+    As bundle.signature does, whose package is too large for a service that stays small.
+    """
     _crypto()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from edgecl import files, slots
 from edgecl.sync.rules import Spent
-from edgecl.types import ConfigError, StoreError
+from edgecl.types import ConfigError
 
 FILE_BYTES = 64 << 10  # of config.json and state.json
 TRIALS = ("wait", "selftest")
@@ -175,21 +174,9 @@ def _fits(kind: str, value: Any) -> bool:
     return type(value).__name__ == kind
 
 
-@contextmanager
-def alone(place: Place) -> Iterator[None]:
+def alone(place: Place) -> AbstractContextManager[None]:
     """No other process syncs this root meanwhile. Raises StoreError at once where one does."""
-    path = place.folder / ".lock"
-    with files.naming(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        with files.naming(path):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"{place.folder}: another edgecl sync is at work there") from None
-        yield
-    finally:
-        os.close(fd)
+    return files.locked(place.folder / ".lock", f"{place.folder}: another edgecl sync is at work there")
 
 
 # lessons

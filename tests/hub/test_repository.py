@@ -20,7 +20,8 @@ pytest.importorskip("tuf")
 from hub.tuf_cases import ACTIONS, NOW, make, newest, publish
 from power import FATES, LOST, Power, PowerCut
 
-from edgecl.hub import keyfiles, keys, repository, tufset
+from edgecl import files
+from edgecl.hub import keys, repository, tufset
 from edgecl.hub.tufset import DAY, Lifetimes
 from edgecl.sync import hubtime
 from edgecl.sync.errors import TrustError
@@ -173,7 +174,7 @@ def test_private_keys_are_for_their_owner(tmp_path: Path) -> None:
         publish(folder, 1)
     for data, wrong in ((b"", "no Ed25519"), (b"x" * 5000, "4096 bytes")):
         path.unlink()
-        keyfiles.write_private(path, data)
+        files.write_private(path, data)
         with pytest.raises((ConfigError, StoreError), match=wrong):
             publish(folder, 1)
 
