@@ -64,12 +64,6 @@ class Sessions:
         with self._lock:
             self._held.pop(_hash(token), None)
 
-    def close_all_of(self, name: str) -> None:
-        """Logs an operator out everywhere."""
-        with self._lock:
-            for key in [k for k, s in self._held.items() if s.name == name]:
-                del self._held[key]
-
 
 @dataclass
 class Tries:
