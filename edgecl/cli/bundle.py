@@ -166,7 +166,7 @@ def _show(file: Path, head: Head, pub: Path | None) -> None:
 @click.option("--venv", is_flag=True, help="Make a virtual environment in the slot, from the bundle's wheels alone.")
 @click.option("--self-test", "test", metavar="CMD", help="Command to run besides, with the slot's folder behind it; 0 is good.")
 def install(file: Path, root: Path, pub: Path, venv: bool, test: str | None) -> None:
-    """Put a bundle into the idle slot, test it there, and switch to it."""
+    """Put a bundle into the idle slot, test it, and switch to it."""
     import shlex
 
     from edgecl.bundle import install as put
@@ -185,7 +185,7 @@ def rollback(root: Path) -> None:
 @command.command("boot", epilog=EXAMPLE + "boot --root /opt/edgecl")
 @ROOT
 def boot(root: Path) -> None:
-    """Count a start of a slot on trial, and return to the other one after three of them."""
+    """Count a start of a slot on trial; return after three of them."""
     _say("in use", "boot", root)
 
 
@@ -206,7 +206,7 @@ def _say(what: str, action: str, root: Path) -> None:
 @command.command("selftest", epilog=EXAMPLE + "selftest /opt/edgecl/current")
 @click.argument("folder", type=click.Path(path_type=Path))
 def selftest(folder: Path) -> None:
-    """Test whether an unpacked bundle predicts here what it did where it was made."""
+    """Test whether an unpacked bundle predicts as where it was made."""
     from edgecl.bundle import read_manifest
     from edgecl.bundle.selftest import check
 

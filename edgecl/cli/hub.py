@@ -102,7 +102,10 @@ def init(folder: Path, run: Path, held_out: Path, url: str, database: str, bundl
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8470, metavar="N", help="Port; 0 takes a free one. [8470]")
 def serve(folder: Path, host: str, port: int) -> None:
-    """Serve devices, and merge what they send from time to time, until it is stopped."""
+    """Serve devices, and merge what they send, until stopped.
+
+    Merges come every merging.every_seconds of hub.yaml, 15 minutes. `--url` of `init` is what devices are told.
+    """
     from edgecl.hub import extra
 
     extra.need()
@@ -119,7 +122,7 @@ def serve(folder: Path, host: str, port: int) -> None:
 @click.option("--note", default="", metavar="TEXT", help="For the audit log.")
 @WHO
 def token(folder: Path, uses: int, days: int, approve: bool, note: str, who: str) -> None:
-    """Make a join token, which a device enrols with: edgecl sync enroll TOKEN."""
+    """Make a join token, for edgecl sync enroll TOKEN on a device."""
     with _opened(folder) as (here, known, engine):
         from edgecl.hub import joining, store
 
@@ -128,15 +131,20 @@ def token(folder: Path, uses: int, days: int, approve: bool, note: str, who: str
 
 @command.command("devices", epilog=EXAMPLE + "devices hub/")
 @DIR
-@click.option("--state", default="", metavar="STATE", help="Only those that are pending, approved or revoked.")
+@click.option(
+    "--state",
+    type=click.Choice(["pending", "approved", "revoked"]),
+    metavar="STATE",
+    help="Only those that are pending, approved or revoked.",
+)
 @JSON
-def devices(folder: Path, state: str, as_json: bool) -> None:
-    """List the devices: state, when they were last seen, what they told."""
+def devices(folder: Path, state: str | None, as_json: bool) -> None:
+    """List the devices: state, when last seen, what they told."""
     with _opened(folder) as (_, _, engine):
         from edgecl.hub import store
 
         _show(
-            store.devices(engine, state), as_json,
+            store.devices(engine, state or ""), as_json,
             lambda d: f"{d.id}  {d.state:8}  seen {_when(d.last_seen)}  model {d.model:<4}  {d.bytes:>11,} B {d.name} {d.health}",
         )  # fmt: skip
 
@@ -158,7 +166,7 @@ def approve(folder: Path, device: str, who: str) -> None:
 @click.argument("device")
 @WHO
 def revoke(folder: Path, device: str, who: str) -> None:
-    """Take nothing from a device any more, and refuse what waits of it."""
+    """Take nothing more from a device; refuse what waits of it."""
     with _opened(folder) as (_, _, engine):
         from edgecl.hub import store
 
@@ -168,16 +176,21 @@ def revoke(folder: Path, device: str, who: str) -> None:
 @command.command("updates", epilog=EXAMPLE + "updates hub/ --state refused")
 @DIR
 @click.option("--device", default="", metavar="ID", help="Only those of this device.")
-@click.option("--state", default="", metavar="STATE", help="Only those that are stored, merged or refused.")
+@click.option(
+    "--state",
+    type=click.Choice(["stored", "merged", "refused"]),
+    metavar="STATE",
+    help="Only those that are stored, merged or refused.",
+)
 @LIMIT
 @JSON
-def updates(folder: Path, device: str, state: str, limit: int, as_json: bool) -> None:
+def updates(folder: Path, device: str, state: str | None, limit: int, as_json: bool) -> None:
     """List updates, the newest first, and why each was refused."""
     with _opened(folder) as (_, _, engine):
         from edgecl.hub import store
 
         _show(
-            store.updates(engine, device, state, limit), as_json,
+            store.updates(engine, device, state or "", limit), as_json,
             lambda u: f"{u.device} {u.sequence:<6} {_when(u.received)}  {u.bytes:>10,} B  {u.state}"
             + (f" in model {u.model}" if u.model else "") + (f": {u.reason}" if u.reason else ""),
         )  # fmt: skip
@@ -187,9 +200,10 @@ def updates(folder: Path, device: str, state: str, limit: int, as_json: bool) ->
 @DIR
 @JSON
 def merge(folder: Path, as_json: bool) -> None:
-    """Merge what waits, and publish it if it is as good on the held-out samples.
+    """Merge what waits, and publish it if it is good enough.
 
-    `edgecl hub serve` does this by itself. Also signs TUF's timestamp anew, and ends what a power cut left undone.
+    The held-out samples tell. `edgecl hub serve` does this by itself.
+    Also signs TUF's timestamp anew, and ends what a power cut left undone.
     """
     with _opened(folder) as (here, known, engine):
         from edgecl.hub import merging
@@ -207,7 +221,7 @@ def _outcome(done: Any) -> str:
 @DIR
 @JSON
 def models(folder: Path, as_json: bool) -> None:
-    """List the models, the newest first, with their accuracy on the held-out samples."""
+    """List the models, the newest first, with held-out accuracy."""
     with _opened(folder) as (_, _, engine):
         from edgecl.hub import store
 
@@ -242,7 +256,8 @@ def share(folder: Path, name: str, who: str) -> None:
         from edgecl.hub import store
 
         store.share(engine, name, who)
-        print(f"{name}: shared from the next merge on")
+        known = "" if name in store.taught(engine) else "; no device has taught it so far"
+        print(f"{name}: shared from the next merge on{known}")
 
 
 @command.command("user", epilog=EXAMPLE + "user hub/ ann")

@@ -13,7 +13,7 @@ Example:
 
 @click.group(epilog=EXAMPLE + "show hub/")
 def keys() -> None:
-    """Keys that devices trust: see them, replace them, take the role of models back."""
+    """See and replace the keys that devices trust; withdraw a role."""
 
 
 FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -42,7 +42,10 @@ def show(folder: Path) -> None:
 @click.argument("role", type=click.Choice(["root", "targets", "snapshot", "timestamp", "models", "bundle", "online"]))
 @OFFLINE
 def rotate(folder: Path, role: str, offline: Path | None) -> None:
-    """Replace the key of ROLE; `online` is snapshot, timestamp and models. Devices follow at their next sync."""
+    """Replace the key of ROLE. Devices follow at their next sync.
+
+    `online` is snapshot, timestamp and models.
+    """
     from edgecl.hub import keys
 
     found = None if role == "bundle" else keys.offline_folder(folder, offline)
@@ -55,7 +58,10 @@ def rotate(folder: Path, role: str, offline: Path | None) -> None:
 @FOLDER
 @OFFLINE
 def revoke(folder: Path, offline: Path | None) -> None:
-    """Take the role of models back: no device takes another model until it has a new key."""
+    """Take the role of models back.
+
+    No device takes another model until it has a new key.
+    """
     from edgecl.hub import keys
 
     keys.revoke(folder, keys.offline_folder(folder, offline))

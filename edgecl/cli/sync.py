@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +39,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print lines of JSON
 @click.option("--insecure-http", is_flag=True, default=None, help="Talk http to another machine, without TLS.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of config.json, such as bytes_a_day=5000000.")
 def enroll(token: str, place: Path, sets: tuple[str, ...], **given: Any) -> None:
-    """Join a hub, with the token that `edgecl hub token` printed. Again: change options.
+    """Join a hub, with the token that `edgecl hub token` printed.
+
+    Again, with the same token: change options.
 
     Where ROOT has no slots yet, `pull` installs the hub's model there.
     """
@@ -56,7 +59,7 @@ def enroll(token: str, place: Path, sets: tuple[str, ...], **given: Any) -> None
     _warn(config)
     print(f"device {config.device} ({config.name}) at {config.url}: {state}")
     if state == "pending":
-        print(f"its operator has to approve it (edgecl hub approve {config.device}); until then it waits")
+        print(f"its operator has to approve it (on the hub: edgecl hub approve DIR {config.device}); until then it waits")
 
 
 def _parsed(text: str) -> tuple[str, Any]:
@@ -88,7 +91,7 @@ def push(place: Path, as_json: bool) -> None:
 @PLACE
 @JSON
 def pull(place: Path, as_json: bool) -> None:
-    """Fetch a newer model, if there is one, and switch to it; what was learned here comes along."""
+    """Fetch a newer model, if any; what was learned here comes along."""
     _once(place, as_json, "pull", lambda client: client.pull())
 
 
@@ -96,13 +99,16 @@ def _once(place: Path, as_json: bool, what: str, act: Callable[[Client], object]
     """Raises DataError with what it waits for."""
     from edgecl.types import DataError
 
-    with _client(place, as_json, quiet=("waits",)) as client:
+    said: list[object] = []
+    with _client(place, as_json, ("waits",), said) as client:
         client.report()
         act(client)
         client.keep()
-        why = client.state.waits.get(what)
-    if why:
+        hub, waits = client.state.hub, client.state.waits
+    if why := waits.get(what) or (not said and waits.get("report")):
         raise DataError(why)
+    if not said and not as_json:
+        print(f"{what}: nothing new; to the hub this device is {hub}")
 
 
 @command.command("run", epilog=EXAMPLE + "run --place /opt/edgecl")
@@ -123,7 +129,7 @@ def run(place: Path, as_json: bool, rounds: int | None) -> None:
 
 
 @contextmanager
-def _client(place: Path, as_json: bool, quiet: tuple[str, ...] = ()) -> Iterator[Client]:
+def _client(place: Path, as_json: bool, quiet: tuple[str, ...] = (), said: list[object] | None = None) -> Iterator[Client]:
     from edgecl.sync.client import Client
     from edgecl.sync.place import Place, alone, read_config
 
@@ -134,6 +140,8 @@ def _client(place: Path, as_json: bool, quiet: tuple[str, ...] = ()) -> Iterator
     def say(event: Mapping[str, Any]) -> None:
         if event["event"] not in quiet:
             _say(as_json, event)
+            if said is not None:
+                said.append(event)
 
     with alone(here):
         client = Client(here, config, say)
@@ -172,12 +180,16 @@ def status(place: Path, as_json: bool) -> None:
         return
     from edgecl.cli.look import console, grid
 
-    console().print(grid([(key.replace("_", " "), _text(value)) for key, value in known.items()]))
+    console().print(grid([(key.replace("_", " "), _text(value, key)) for key, value in known.items()]))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, key: str = "") -> str:
+    if key in ("time", "hub_time") and isinstance(value, int):
+        return datetime.datetime.fromtimestamp(value, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC") if value else "–"
+    if key == "snapshot":
+        return str(value)[:12]
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) or "–"
+        return ", ".join(f"{k}: {_text(v, k)}" for k, v in value.items()) or "–"
     if isinstance(value, list):
         return "; ".join(map(_text, value)) or "–"
     if isinstance(value, int) and not isinstance(value, bool):

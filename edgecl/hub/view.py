@@ -43,11 +43,11 @@ class View:
     def updates(self, state: str = "", device: str = "", start: int = 0, count: int = 50) -> Sequence[UpdateRow]:
         rows = store.updates(self.engine, device, state, count, start)
         names = store.named(self.engine, {u.device for u in rows})
-        bases = {snapshot: self._number(snapshot) for snapshot in {u.base for u in rows}}
+        bases = self._bases(rows)
         return [
             UpdateRow(
-                u.device, names.get(u.device, ""), u.sequence, u.received, u.bytes, bases[u.base], u.classes, u.samples, u.state,
-                u.reason, u.model or None,
+                u.device, names.get(u.device, ""), u.sequence, u.received, u.bytes, bases.get((u.device, u.sequence)),
+                u.classes, u.samples, u.state, u.reason, u.model or None,
             )
             for u in rows
         ]  # fmt: skip
@@ -100,12 +100,18 @@ class View:
         sent = store.sent(self.engine, [d.id for d in rows])
         return [
             DeviceRow(
-                d.id, d.name, d.state, d.machine, d.edgecl, d.model or None, d.created, d.last_seen or None, d.health, d.bytes,
-                sent.get(d.id, 0),
+                d.id, d.name, d.state, d.machine, d.edgecl, d.model or None, d.created, d.last_seen or None,
+                "" if d.health == "well" else d.health, d.bytes, sent.get(d.id, 0),
             )
             for d in rows
         ]  # fmt: skip
 
-    def _number(self, snapshot: str) -> int | None:
-        found = store.of_snapshot(self.engine, snapshot) if snapshot else None
-        return found.number if found else None
+    def _bases(self, rows: Sequence[store.Update]) -> dict[tuple[str, int], int]:
+        """Update → number of its base; of a model that was given again, the number that it had when the update came."""
+        models = store.models(self.engine, 1_000_000) if rows else []
+        found: dict[tuple[str, int], int] = {}
+        for u in rows:
+            same = sorted((m.created, m.number) for m in models if u.base and m.snapshot == u.base)
+            if same:
+                found[u.device, u.sequence] = max([n for at, n in same if at <= u.received], default=same[0][1])
+        return found

@@ -50,7 +50,8 @@ def _config(place: Place, join: Join, options: Mapping[str, Any]) -> Config:
     known = read_config(place) if place.config.exists() else None
     if known is not None and (known.url, known.token) != (join.url, join.token):
         raise ConfigError(
-            f"{place.folder}: is enrolled at {known.url}; remove this folder to leave that hub, its updates with it"
+            f"{place.folder}: is enrolled at {known.url}, with another token; its options are in config.json; "
+            "remove this folder to leave that hub, its updates with it"
         )
     unknown = set(options) - {f.name for f in fields(Config)} | set(options) & set(FIXED)
     if unknown:

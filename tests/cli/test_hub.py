@@ -67,7 +67,7 @@ def test_commands(cli: Cli, hub: Path) -> None:
     assert cli("hub", "updates", "hub", "--json").out == "[]\n"
     assert cli("hub", "merge", "hub", "--json").out == "[]\n"
     assert "given to hub init" in cli("hub", "models", "hub").out
-    assert cli("hub", "share", "hub", "kestrel").out == "kestrel: shared from the next merge on\n"
+    assert cli("hub", "share", "hub", "kestrel").out == "kestrel: shared from the next merge on; no device has taught it so far\n"
     back = cli("hub", "rollback", "hub", "1")
     assert (back.code, "is what devices have" in back.err) == (2, True)
     assert [e.what for e in store.audit(engine)] == [
@@ -102,6 +102,7 @@ def test_operators(cli: Cli, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (["devices", "absent"], 4, "edgecl hub init absent"),
         (["init", "x", "--model", "absent", "--held-out", "absent.npz"], 4, "absent"),
         (["approve", "hub", "0123456789abcdef"], 2, "is not enrolled here"),
+        (["devices", "hub", "--state", "foo"], 2, "'foo' is not one of"),
         (["serve", "hub", "--host", "192.0.2.1"], 2, "--host 192.0.2.1 --port 8470: cannot assign requested address"),
     ],
 )

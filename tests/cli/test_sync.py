@@ -132,3 +132,5 @@ def test_keys_are_set_by_their_type() -> None:
 def test_values_as_text() -> None:
     assert _text({"a": 12345, "b": None, "c": []}) == "a: 12,345, b: –, c: –"
     assert _text(True) == "True"
+    assert _text({"time": 1_795_560_478, "snapshot": "7b0d809551e2f8f6"}) == "time: 2026-11-24 22:47 UTC, snapshot: 7b0d809551e2"
+    assert _text(0, "time") == "–"

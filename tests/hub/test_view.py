@@ -81,6 +81,28 @@ def test_updates_say_what_became_of_them(service: tuple[str, Service], tmp_path:
     assert view(hub).device_counts() == {"pending": 0, "approved": 1, "revoked": 0}
 
 
+def test_a_base_that_was_given_again_keeps_the_number_that_the_device_had(service: tuple[str, Service], tmp_path: Path) -> None:
+    url, hub = service
+    device = Device(tmp_path, url).joined(hub)
+    model(hub, 1, 1, 0.7)
+    upload = device.begin(1, b"x").json()["upload"]
+    assert device.patch(upload, 0, b"x").status_code == 200
+    store.refuse(hub.engine, [Judged(device.id, 1, MERGED, "", 1, base=f"{1:064x}", samples=9, classes=("mug",))])
+    again = store.Model(2, f"{1:064x}", 1, 1, "mlp", ("mug",), 2**31 - 1, 0.7, None, 0, 700, "model 1 again", 1)
+    with store.writing(hub.engine) as db:
+        store.add_model(db, again, "hub")
+    assert [u.base for u in view(hub).updates()] == [1]
+
+
+def test_devices_that_are_well_are_not_warned_of(service: tuple[str, Service], tmp_path: Path) -> None:
+    url, hub = service
+    device = Device(tmp_path, url).joined(hub)
+    assert device.report(health="well").status_code == 200
+    assert [d.health for d in view(hub).devices()] == [""]
+    assert device.report(health="hot").status_code == 200
+    assert [d.health for d in view(hub).devices()] == ["hot"]
+
+
 def test_classes_are_personal_until_they_are_shared(service: tuple[str, Service], tmp_path: Path) -> None:
     url, hub = service
     device = Device(tmp_path, url).joined(hub)
