@@ -27,7 +27,7 @@ def test_what_was_tried_is_the_records() -> None:
         assert row[2] == f"{one['executed'] / 1e15:.3g}", name
         assert row[3] == (f"{100 * one['sparsity']:.1f} %" if one["sparsity"] else "–"), name
         assert row[4:] == [f"{fmean(figures):.1f}", ", ".join(f"{f:.1f}" for f in figures)], name
-    assert len(rows) == 20
+    assert len(rows) == 22
 
 
 def test_a_23rd_of_the_dense_runs_flops_is_that() -> None:
