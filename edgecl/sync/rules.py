@@ -107,8 +107,9 @@ class Spent(NamedTuple):
 
 
 def today(time: float | None, was: Spent) -> int:
-    """The day to count for. `time` is the hub's in seconds since 1970, or None; a day never follows an earlier one."""
-    return was.day if time is None else max(was.day, int(time) // DAY)
+    """The day to count for. `time` is the hub's in seconds since 1970, or None. The hub's day counts as it is: one that was wrong
+    once leaves no trace."""
+    return was.day if time is None else int(time) // DAY
 
 
 def spend(was: Spent, day: int, up: int = 0, down: int = 0) -> Spent:

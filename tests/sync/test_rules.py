@@ -90,19 +90,24 @@ def test_a_quick_line_gets_large_chunks_and_a_slow_one_small_ones() -> None:
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 4e9)), st.integers(0, 10**6), st.integers(0, 10**6))))
-def test_days_never_go_back_and_bytes_only_grow_within_one(steps: list[tuple[float | None, int, int]]) -> None:
+def test_the_day_is_the_hubs_and_bytes_only_grow_within_one(steps: list[tuple[float | None, int, int]]) -> None:
     spent = Spent()
     for time, up, down in steps:
         before, day = spent, rules.today(time, spent)
         spent = rules.spend(spent, day, up, down)
-        assert spent.day >= before.day
+        assert spent.day == (before.day if time is None else int(time // 86400))
         assert spent.total == up + down + (before.total if spent.day == before.day else 0)
 
 
-def test_a_hub_time_that_went_back_gives_no_new_budget() -> None:
+def test_a_hubs_day_that_was_too_late_does_not_hold_back_the_right_one() -> None:
+    wrong = rules.spend(Spent(), rules.today(40_000 * 86400.0, Spent()), up=1000)
+    assert rules.allowance(wrong, 1000) == 0
+    assert rules.allowance(rules.spend(wrong, rules.today(20_000 * 86400.0, wrong)), 1000) == 1000
+
+
+def test_a_new_day_has_a_new_budget_and_an_unknown_one_has_not() -> None:
     spent = rules.spend(Spent(), rules.today(20_000 * 86400.0, Spent()), up=900)
     assert rules.allowance(spent, 1000) == 100
-    assert rules.today(0.0, spent) == 20_000
     assert rules.today(None, spent) == 20_000
     assert rules.allowance(rules.spend(spent, rules.today(20_001 * 86400.0, spent)), 1000) == 1000
     assert rules.allowance(spent, None) is None
