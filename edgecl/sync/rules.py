@@ -83,12 +83,15 @@ OPENING, SENDING = "opening", "sending"
 
 
 def blame(stage: str, status: int) -> Blame:
-    """Of a final status; `stage` is OPENING (nonce, envelope) or SENDING (chunks)."""
+    """Of a final status; `stage` is OPENING (nonce, envelope) or SENDING (chunks).
+
+    Only what the hub says of an update is about it: what else there is (402, 407, 421, 451 …) a proxy may say, and of every one.
+    """
     if stage == SENDING and status in (404, 410, 422):
         return Blame.UPLOAD  # 422: not the bytes that were signed have arrived, which a bad line may have done
-    if status in (401, 403, 404, 405, 410) or 300 <= status < 400:
-        return Blame.DEVICE
-    return Blame.UPDATE
+    if status in (400, 409, 422) or (stage == OPENING and status == 413):
+        return Blame.UPDATE  # 413 of a chunk is about its size, not the update's
+    return Blame.DEVICE
 
 
 # the day's bytes

@@ -66,6 +66,8 @@ class Uploader:
     allowance: Callable[[], int | None]  # bytes that may still go today; None: any
     begun: Callable[[Item], object]  # is told once the hub has opened an upload for it
     chunk: int = rules.SMALLEST
+    most: int = rules.LARGEST  # bytes of a chunk that what is between here and the hub lets through
+    sent: int = field(default=0, init=False)  # bytes of the last chunk
     failures: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
 
@@ -140,13 +142,13 @@ class Uploader:
         self._afford(min(rest, rules.SMALLEST) + HEADERS)
         left = self.allowance()
         body = read(offset, min(rest, self.chunk if left is None else min(self.chunk, left - HEADERS)))
-        began, failed = time.monotonic(), True
+        began, failed, self.sent = time.monotonic(), True, len(body)
         try:
             kind = {OFFSET: str(offset), "Content-Type": "application/offset+octet-stream", "Content-Length": str(len(body))}
             said = self.api.ask("PATCH", path, body, kind)
             failed = False
         finally:
-            self.chunk = rules.next_chunk(self.chunk, time.monotonic() - began, failed)
+            self.chunk = min(self.most, rules.next_chunk(self.chunk, time.monotonic() - began, failed))
         return said
 
     def _ask_offset(self, path: str) -> int | None:
@@ -183,6 +185,9 @@ class Uploader:
         return True
 
     def _final(self, stage: str, said: Said) -> bool:
+        if stage == rules.SENDING and said.status == 413 and self.sent > rules.SMALLEST:
+            self.chunk = self.most = max(rules.SMALLEST, self.sent // 2)
+            return True
         whose = rules.blame(stage, said.status)
         if whose == Blame.DEVICE:
             raise NotNow(said.error)

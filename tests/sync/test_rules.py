@@ -63,6 +63,8 @@ def test_what_is_final_has_somebody_to_blame(status: int, offset: bool) -> None:
         (rules.OPENING, 403, Blame.DEVICE), (rules.OPENING, 404, Blame.DEVICE), (rules.OPENING, 302, Blame.DEVICE),
         (rules.OPENING, 409, Blame.UPDATE), (rules.OPENING, 413, Blame.UPDATE), (rules.SENDING, 404, Blame.UPLOAD),
         (rules.SENDING, 422, Blame.UPLOAD), (rules.SENDING, 403, Blame.DEVICE), (rules.SENDING, 400, Blame.UPDATE),
+        (rules.SENDING, 413, Blame.DEVICE), (rules.OPENING, 402, Blame.DEVICE), (rules.OPENING, 407, Blame.DEVICE),
+        (rules.OPENING, 421, Blame.DEVICE), (rules.SENDING, 451, Blame.DEVICE), (rules.SENDING, 406, Blame.DEVICE),
     ],
 )  # fmt: skip
 def test_whom_a_final_status_is_about(stage: str, status: int, whose: Blame) -> None:
