@@ -15,7 +15,7 @@ from edgecl import __version__
 from edgecl.sync import child, device, rules
 from edgecl.sync.errors import NetworkError, TrustError
 from edgecl.sync.hubtime import HubClock, since_boot
-from edgecl.sync.outbox import Item, Outbox
+from edgecl.sync.outbox import Damaged, Item, Outbox
 from edgecl.sync.place import Config, Place, lessons_of, look, read_state, write_state
 from edgecl.sync.rules import Verdict
 from edgecl.sync.transport import Api
@@ -182,11 +182,11 @@ class Client:
         return "", None
 
     def _send(self, sender: Uploader, item: Item) -> None:
-        """One update: sent, or set aside where it will never be taken."""
+        """One update: sent, or set aside where it will never be taken. A disk that fails does not make it so."""
         try:
             self.outbox.check(item)
             taken = sender.send(item, lambda at, size: self.outbox.read(item, at, size), self._sealer(item))
-        except (Refused, StoreError) as e:
+        except (Refused, Damaged) as e:
             self.outbox.set_aside(item, str(e))
             self.say({"event": "set aside", "sequence": item.sequence, "why": str(e)})
             return

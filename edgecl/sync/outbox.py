@@ -42,6 +42,10 @@ class Item:
     reason: str = ""  # why the hub will not have it; only in aside/
 
 
+class Damaged(StoreError):
+    """An update's bytes are lost, or not those that were put there: it can never be sent."""
+
+
 class Outbox:
     """See above. Every method raises StoreError in one line where the disk fails or a file is damaged."""
 
@@ -89,10 +93,14 @@ class Outbox:
         return [Waiting(i.sequence, i.bytes, i.base, i.begun) for i in self.items()]
 
     def check(self, item: Item) -> None:
-        """StoreError where its bytes are not those that were put there."""
+        """Damaged where its bytes are not those that were put there; another StoreError where they can't be read now."""
         path = _update(self.folder, item.sequence)
+        with files.naming(path):
+            there = path.exists()
+        if not there:
+            raise Damaged(f"{path}: is lost")
         if files.sha256(path) != item.sha256:
-            raise StoreError(f"{path}: is damaged (its sha256 is not the one of its card)")
+            raise Damaged(f"{path}: is damaged (its sha256 is not the one of its card)")
 
     def read(self, item: Item, offset: int, size: int) -> bytes:
         """At most `size` bytes of it, from `offset` on."""
