@@ -64,17 +64,28 @@ class Client:
         self._counted = (self.api.up, self.api.down)
         self.renewed = False  # a slot with a program of its own was installed: this one is to end
         self._looked = ""
+        self._unwritten = ""  # why state.json is not what is known
 
     # the day's bytes, and what is remembered
 
     def keep(self, **changes: Any) -> None:
-        """Writes state.json, with what was spent since."""
+        """Writes state.json, with what was spent since. Where the disk takes nothing it is said once and kept in memory."""
         up, down = self.api.up - self._counted[0], self.api.down - self._counted[1]
         self._counted = (self.api.up, self.api.down)
         now, was = self.time.now(), self.state.bytes
         spent = rules.spend(was, rules.today(now, was), up, down)
         self.state = replace(self.state, spent=spent._asdict(), time=now or self.state.time, **changes)
-        write_state(self.place, self.state)
+        self._unwritten = self._write()
+
+    def _write(self) -> str:
+        """Why not; "" where it is written."""
+        try:
+            write_state(self.place, self.state)
+        except StoreError as e:
+            if not self._unwritten:
+                self.say({"event": "waits", "what": "state", "why": str(e)})
+            return str(e)
+        return ""
 
     def allowance(self) -> int | None:
         """Bytes that may still go today; None: any."""
@@ -95,15 +106,15 @@ class Client:
         """Tells the hub how this device fares, and learns whether it may send. Seconds that the hub asks to wait, if it does."""
         from edgecl.update.envelope import REPORT, seal_record
 
-        told = {"device": bytes.fromhex(self.config.device), **self._about()}
         try:
+            told = {"device": bytes.fromhex(self.config.device), **self._about()}
             said = self.api.ask("GET", f"/v1/devices/{self.config.device}/nonce")
             if said.status == 200:
                 nonce = bytes.fromhex(str(said.body.get("nonce", "")))
                 record = seal_record(self.place.key, REPORT, {**told, "nonce": nonce})
                 kind = {"Content-Type": "application/octet-stream"}
                 said = self.api.ask("POST", f"/v1/devices/{self.config.device}/report", record, kind)
-        except (NetworkError, TrustError, ValueError) as e:
+        except (EdgeclError, ValueError) as e:
             self.waits("report", str(e))
             return None
         hub = str(said.body.get("state", "")) if rules.verdict(said.status) == Verdict.DONE else f"refused: {said.error}"
@@ -225,8 +236,7 @@ class Client:
             why = pulling.pull(self)
         except (EdgeclError, OSError) as e:
             why = " ".join(str(e).split())
-        with suppress(StoreError):
-            self.waits("pull", why)
+        self.waits("pull", why)
 
     def config_of_child(self) -> dict[str, Any]:
         """For what a child has to know."""

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from edgecl import files
+from edgecl.sync import client as clients
+from edgecl.sync import service
 from edgecl.sync.client import Client
-from edgecl.sync.place import Config, Place
+from edgecl.sync.place import Config, Place, read_state
 from edgecl.types import StoreError
 
 NOWHERE = "http://127.0.0.1:1"
@@ -50,3 +52,21 @@ def test_an_update_that_is_damaged_or_lost_is_set_aside(client: Client, left: by
     client.push()
     assert "push" not in client.state.waits
     assert (client.outbox.items(), [i.sequence for i in client.outbox.aside()]) == ([], [1])
+
+
+def test_a_full_disk_is_said_once_and_the_rounds_go_on(
+    client: Client, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "write_state", fails)
+    assert service.loop(client, 3, lambda seconds: None) == "done"
+    assert [e["what"] for e in said if e["event"] == "waits"].count("state") == 1
+    assert not client.place.state.exists()
+    monkeypatch.undo()
+    service.one(client)
+    assert read_state(client.place).waits == client.state.waits != {}
+
+
+def test_an_outbox_that_can_not_be_read_does_not_end_a_round(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.outbox, "items", fails)
+    service.one(client)
+    assert "Input/output" in client.state.waits["report"]
