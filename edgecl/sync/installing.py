@@ -49,11 +49,16 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
 def _install(place: Place, config: Config, old: Path, folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     out = Path(given["down"]) / CARRIED
     files.write_atomic(out, b"{}")
-    told = {"old": str(old), "old_lessons": str(folder), "config": given["config"], "out": str(out), "relearn": config.relearn}
+    told = {"old": str(old), "old_lessons": str(folder), "config": _tokenless(given), "out": str(out), "relearn": config.relearn}
     command = [*child.python("from edgecl.sync.installing import carry_into; carry_into()"), json.dumps(told)]
     done = bundle.install(Path(given["bundle"]), place.root, Path(given["key"]), venv=config.venv, command=command)
     carried = json.loads(files.read_bounded(out, CARRIED_BYTES))
     return {"slot": done.slot.name, "tested": done.tested, "carried": carried}
+
+
+def _tokenless(given: dict[str, Any]) -> dict[str, Any]:
+    """A command's arguments are for every user to read."""
+    return {**given["config"], "token": ""}
 
 
 def carry_into() -> None:
