@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     if old is None:
         done = bundle.install(Path(given["bundle"]), place.root, Path(given["key"]), venv=config.venv)
         return {"slot": done.slot.name, "tested": done.tested, "carried": {}}
+    if config.lessons:
+        real(lessons_of(config, old))
     with _quiet(lessons_of(config, old)) as folder:
         newest = newest_of_its_own(old, folder)
         if newest is not None and snapshot_of(newest) not in given["packed"]:
@@ -77,6 +80,8 @@ def carry_into() -> None:
     try:
         config = Config(**told["config"])
         folder, before = lessons_of(config, slot), Path(told["old_lessons"])
+        if config.lessons:
+            real(folder)
         done = carry(Path(told["old"]), before, slot, folder, told["relearn"])
         hand_over(config, folder, before)
         files.write_atomic(Path(told["out"]), json.dumps(done._asdict()).encode())
@@ -85,14 +90,53 @@ def carry_into() -> None:
 
 
 def hand_over(config: Config, *folders: Path) -> None:
-    """Gives what root wrote below `config.lessons` to the user who owns that, and who learns there."""
+    """Gives what root wrote in folders of `config.lessons` to the user who owns that, and who learns there.
+
+    That user can put links there and rename what is there at any time. So nothing is followed, what is given away was opened
+    first, and a file that has another name somewhere stays root's. Raises StoreError where a folder is a link.
+    """
     if not config.lessons or os.geteuid():
         return
-    owner = os.stat(config.lessons)
-    for folder in folders:
-        for path in [folder, *folder.rglob("*")] if folder.is_dir() else []:
-            with files.naming(path):
-                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    with files.naming(Path(config.lessons)):
+        top = os.open(config.lessons, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for folder in folders:
+                real(folder)
+                with suppress(FileNotFoundError):  # there was nothing to carry
+                    _give(top, folder.name, os.fstat(top))
+        finally:
+            os.close(top)
+
+
+def real(folder: Path) -> None:
+    """StoreError where the folder of lessons is a link: what root writes there would come to lie somewhere else."""
+    if folder.is_symlink():
+        raise StoreError(f"{folder}: is a link; lessons are kept in a folder of their own")
+
+
+def _give(top: int, name: str, owner: os.stat_result) -> None:
+    """All below `name` in the folder that `top` has open."""
+    for _, _, names, fd in os.fwalk(name, follow_symlinks=False, dir_fd=top):
+        _own(fd, owner)
+        for entry in names:
+            with suppress(FileNotFoundError):
+                if stat.S_ISREG(os.stat(entry, dir_fd=fd, follow_symlinks=False).st_mode):
+                    _give_file(fd, entry, owner)
+
+
+def _give_file(folder: int, name: str, owner: os.stat_result) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            _own(fd, owner)
+    finally:
+        os.close(fd)
+
+
+def _own(fd: int, owner: os.stat_result) -> None:
+    if os.fstat(fd).st_uid == 0:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 @contextmanager
