@@ -93,7 +93,7 @@ class State:
     hub: str = ""  # what it said of this device: pending, approved, refused: why
     spent: Mapping[str, int] = field(default_factory=dict)
     pushed: Mapping[str, Any] = field(default_factory=dict)  # the last update that was acknowledged
-    pulled: Mapping[str, Any] = field(default_factory=dict)  # the last model that was installed: number, snapshot
+    pulled: Mapping[str, Any] = field(default_factory=dict)  # the last model that was installed: number, snapshot, keys
     failed: Mapping[str, Any] = field(default_factory=dict)  # a model that could not be installed: number, tries, why
     waits: Mapping[str, str] = field(default_factory=dict)  # what waits → why
     time: float = 0.0  # the hub's, when it was last known

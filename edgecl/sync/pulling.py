@@ -33,7 +33,7 @@ def pull(client: Client) -> str:
     """Why nothing newer is in use; "" where that is so because there is nothing newer, or it is now. Raises EdgeclError."""
     trust = _refreshed(client)
     target = trust.newest()
-    if target is None or not _wanted(client, target):
+    if target is None or not _wanted(client, trust, target):
         return ""
     why = trial(client)
     if why:
@@ -52,14 +52,24 @@ def _refreshed(client: Client) -> Trust:
     return trust
 
 
-def _wanted(client: Client, target: Target) -> bool:
-    """Not one that was installed before, even if the device returned from it, nor the one in use."""
-    if target.number <= int(client.state.pulled.get("number", 0)):
+def _wanted(client: Client, trust: Trust, target: Target) -> bool:
+    """Not one that was installed before, even if the device returned from it, nor the one in use.
+
+    Numbers are compared below the same keys only: a thief's may have been the highest, and new keys begin anew.
+    """
+    was, keys = client.state.pulled, list(trust.floor_keys)
+    if was.get("keys", keys) == keys and target.number <= int(was.get("number", 0)):
         return False
-    if base_of(client.place.slot()) != target.snapshot:
+    same = (was.get("number"), was.get("snapshot")) == (target.number, target.snapshot)
+    if not same and base_of(client.place.slot()) != target.snapshot:
         return True
-    client.keep(pulled={"number": target.number, "snapshot": target.snapshot, "time": int(client.time.now() or 0)})
+    client.keep(pulled=_pulled(client, trust, target))
     return False
+
+
+def _pulled(client: Client, trust: Trust, target: Target) -> dict[str, Any]:
+    now = int(client.time.now() or 0)
+    return {"number": target.number, "snapshot": target.snapshot, "time": now, "keys": list(trust.floor_keys)}
 
 
 def trial(client: Client) -> str:
@@ -96,7 +106,7 @@ def _fetch_and_install(client: Client, trust: Trust, target: Target) -> str:
         _command(client, "after")
     if "again" in said:
         return f"model {target.number}: {said['again']}"
-    _installed(client, target, said)
+    _installed(client, trust, target, said)
     return ""
 
 
@@ -116,8 +126,8 @@ def _failed(client: Client, target: Target, error: EdgeclError) -> None:
     client.keep(failed={"number": target.number, "tries": tries, "why": " ".join(str(error).split())[:300]})
 
 
-def _installed(client: Client, target: Target, said: dict[str, Any]) -> None:
-    client.keep(pulled={"number": target.number, "snapshot": target.snapshot, "time": int(client.time.now() or 0)}, failed={})
+def _installed(client: Client, trust: Trust, target: Target, said: dict[str, Any]) -> None:
+    client.keep(pulled=_pulled(client, trust, target), failed={})
     client.say({"event": "installed", "model": target.number, "slot": said["slot"], "tested": said["tested"], **said["carried"]})
     client.renewed = client.config.venv
     shutil.rmtree(client.place.down, ignore_errors=True)

@@ -133,6 +133,11 @@ class Trust:
         """What is trusted, by role, as it was signed."""
         return dict(self._trusted.metadata)
 
+    @property
+    def floor_keys(self) -> tuple[str, ...]:
+        """Ids of the keys that named the newest model so far; a number means nothing beside those of others."""
+        return self._trusted.floor_keys
+
     def _refreshed(self) -> Keeping:
         if self._updater is None:
             raise ConfigError(f"{self.folder}: refresh() first: nothing is taken on old metadata")

@@ -15,8 +15,9 @@ from fake_hub import line
 from hub_here import Device, merge, new_hub, served, token
 from sync_cases import newest, right, samples, teach
 
-from edgecl import slots
-from edgecl.hub import store
+from edgecl import bundle, slots
+from edgecl.bundle import Wish
+from edgecl.hub import keys, publishing, repository, store
 from edgecl.hub.service import Service
 from edgecl.model import open_model
 from edgecl.sync import pulling
@@ -286,6 +287,48 @@ def test_what_was_tampered_with_is_not_installed(hub: Service, pi: Device, tmp_p
     data[len(data) // 2] ^= 1
     target.write_bytes(data)
     assert pi.do("pull") == ""
+
+
+# keys that change
+
+
+def steal(hub: Service, run: Path, folder: Path, number: int) -> None:
+    """What a thief of the hub's online keys publishes."""
+    card, folder = open_model(run).card, folder / "theft"
+    folder.mkdir()
+    bundle.create(run, folder / "model.edgecl", hub.place.bundle_key, Wish("host"))
+    (folder / "model.gz").write_bytes(b"".join(publishing.deflated(folder / "model.edgecl")))
+    said = {"number": number, "snapshot": card.snapshot, "net": "mlp", "classes": list(card.classes)}
+    repository.publish(hub.place.root, folder / "model.gz", {**said, "bytes": (folder / "model.edgecl").stat().st_size})
+
+
+def test_after_a_theft_new_keys_lead_to_the_hubs_models_again(hub: Service, pi: Device, tmp_path: Path, later: Path) -> None:
+    """A thief pushes the number to the top. Revoked, rotated and published anew, the hub's next model has a lower one."""
+    two_others(hub, tmp_path)
+    steal(hub, later, tmp_path, 999_999)
+    assert pi.do("pull") == ""
+    assert pi.events("installed")[-1]["model"] == 999_999
+    keys.revoke(hub.place.root)
+    pi.do("pull")
+    for role in ("models", "snapshot", "timestamp"):
+        keys.rotate(hub.place.root, role)
+    publishing._publish(hub.place, hub.settings, store.model(hub.engine, 2))
+    for _ in range(2):
+        assert pi.do("pull") == ""
+    assert [e["model"] for e in pi.events("installed")] == [1, 999_999, 2]
+    assert read_state(Place(pi.root)).pulled["number"] == 2
+
+
+def test_new_keys_alone_bring_no_model_again(hub: Service, pi: Device, tmp_path: Path) -> None:
+    """Also where the device returned from it."""
+    two_others(hub, tmp_path)
+    assert pi.do("pull") == ""
+    slots.rollback(pi.root)
+    keys.rotate(hub.place.root, "models")
+    for _ in range(2):
+        assert pi.do("pull") == ""
+    assert [e["model"] for e in pi.events("installed")] == [1, 2]
+    assert slots.current(pi.root).name == "a"
 
 
 # what is inflated
