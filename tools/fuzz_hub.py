@@ -71,7 +71,9 @@ class Fuzz:
         rng, own = self.rng, self.device.id.encode()
         known = [
             b"/v1/enroll", b"/v1/uploads", b"/v1/uploads/" + self.upload.encode(), b"/v1/devices/%b/nonce" % own,
-            b"/v1/devices/%b/report" % own, b"/v1/devices/%b/updates/1" % own, b"/v1/time?nonce=" + b"ab" * 16,
+            b"/v1/devices/%b/report" % own,
+            b"/v1/devices/%b/updates/%d" % (own, rng.choice((0, 1, -1)) * 10 ** rng.choice((0, 0, 18, 19, 40))),
+            b"/v1/time?nonce=" + b"ab" * 16,
             b"/tuf/metadata/timestamp.json", b"/tuf/targets/models/x", b"/docs", b"/openapi.json", b"/",
         ]  # fmt: skip
         path = rng.choice(known)

@@ -122,7 +122,7 @@ class Service:
 
     def update(self, device: str, sequence: int) -> Answer:
         """GET /v1/devices/{id}/updates/{sequence}."""
-        found = store.update(self.engine, _device(device), min(sequence, LAST + 1))
+        found = store.update(self.engine, _device(device), sequence) if 1 <= sequence <= LAST else None
         if found is None:
             raise Refusal(404, f"device {device} has sent no update {sequence}")
         return Answer(200, {"state": found.state, "reason": found.reason, "model": found.model})

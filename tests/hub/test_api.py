@@ -246,6 +246,7 @@ def test_reports(hub: Hub, device: Device) -> None:
         ("GET", f"/v1/devices/{'0' * 16}/updates/x", {}, b"", 400),
         ("GET", f"/v1/devices/{'0' * 16}/updates/{10**30}", {}, b"", 404),
         ("GET", f"/v1/devices/{'0' * 16}/updates/-1", {}, b"", 404),
+        ("GET", f"/v1/devices/{'0' * 16}/updates/-{10**30}", {}, b"", 404),
         ("GET", "/v1/time", {}, b"", 400),
         ("GET", "/v1/time?nonce=xyz", {}, b"", 400),
         ("HEAD", f"/v1/uploads/{'0' * 32}", {}, b"", 404),

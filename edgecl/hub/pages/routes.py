@@ -36,7 +36,7 @@ def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, s
     lists = {"/": pages.overview, "/devices": pages.devices, "/updates": pages.updates, "/models": pages.models}
     lists |= {"/classes": pages.classes, "/audit": pages.audit, "/devices/{id}": pages.device}
     deeds = {"/devices/{id}/approve": pages.approve, "/devices/{id}/revoke": pages.revoke, "/logout": pages.logout}
-    deeds |= {"/models/{number:int}/rollback": pages.rollback, "/classes/share": pages.share}
+    deeds |= {"/models/{number}/rollback": pages.rollback, "/classes/share": pages.share}
     return [
         Route("/login", pages.said(pages.login), methods=["GET", "POST"]),
         *(Route(path, pages.said(pages.logged_in(show))) for path, show in lists.items()),
@@ -168,7 +168,10 @@ class _Pages:
         return f"/devices/{request.path_params['id']}"
 
     def rollback(self, request: Request, session: Session, form: dict[str, str]) -> str:
-        self.source.rollback(request.path_params["number"], session.name)
+        number = _number(request.path_params["number"])
+        if number is None:
+            raise HTTPException(404, f"no model {request.path_params['number'][:40]!r} here")
+        self.source.rollback(number, session.name)
         return "/models"
 
     def share(self, request: Request, session: Session, form: dict[str, str]) -> str:
@@ -192,8 +195,12 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 def _start(request: Request) -> int:
-    text = request.query_params.get("start", "0")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return _number(request.query_params.get("start", "0")) or 0
+
+
+def _number(text: str) -> int | None:
+    """None for what is no number, or one larger than any here."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _one_of(request: Request, key: str, known: tuple[str, ...]) -> str:

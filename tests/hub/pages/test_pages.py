@@ -135,6 +135,14 @@ def test_what_is_not_there(path: str) -> None:
     assert logged_in(busy()).get(path).status_code == 404
 
 
+@pytest.mark.parametrize("number", ["x", "-1", "1" * 30, "1" * 5000, "²"])
+def test_a_number_that_no_model_has(number: str) -> None:
+    hub = busy()
+    client = logged_in(hub)
+    assert client.post(f"/models/{number}/rollback", data={"csrf": token(client)}).status_code == 404
+    assert not hub.asked
+
+
 @pytest.mark.parametrize("body", [b"a" * 5000, b"csrf=" + b"x" * 4096])
 def test_a_large_form_is_refused(body: bytes) -> None:
     kind = {"content-type": "application/x-www-form-urlencoded"}
