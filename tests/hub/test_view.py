@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_an_operator_approves_a_device_over_http(service: tuple[str, Service], t
     assert found
     assert found.state == "approved"
     assert [(a.who, a.what) for a in view(hub).audit(0, 1)] == [("ann", f"approve {device.id} <b>shelf</b>")]
+
+
+def test_a_removed_operator_is_logged_out(service: tuple[str, Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, hub = service
+    new, gone = (
+        (lambda: store.add_operator(hub.engine, "ann", PASSWORD, "x")),
+        lambda: store.remove_operator(hub.engine, "ann", "x"),
+    )
+    later = time.time() + 5
+    with httpx.Client(base_url=url, trust_env=False) as browser:
+        for end in (new, gone):
+            assert browser.post("/login", data={"name": "ann", "password": PASSWORD}).status_code == 303
+            assert browser.get("/").status_code == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda: later)
+                end()
+            assert browser.get("/").headers["location"] == "/login"
 
 
 def test_updates_say_what_became_of_them(service: tuple[str, Service], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +25,8 @@ ROWS = 50  # of a list on one page
 FORM_BYTES = 4096
 
 Handler = Callable[[Request], Awaitable[Response]]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, secure: bool = False) -> list[BaseRoute]:
@@ -53,7 +55,7 @@ class _Pages:
 
     def logged_in(self, show: Callable[[Request, Session], Response]) -> Handler:
         async def handler(request: Request) -> Response:
-            session = self._session(request)
+            session = await self._session(request)
             if session is None:
                 return RedirectResponse("/login", 303)
             try:
@@ -67,7 +69,7 @@ class _Pages:
         """A change: of this session, by a form of ours. `do` returns where to go then."""
 
         async def handler(request: Request) -> Response:
-            session = self._session(request)
+            session = await self._session(request)
             if session is None:
                 return RedirectResponse("/login", 303)
             form = await _form(request)
@@ -80,7 +82,15 @@ class _Pages:
 
         return handler
 
-    def _session(self, request: Request) -> Session | None:
+    async def _session(self, request: Request) -> Session | None:
+        """Of who is still an operator, with the password of the login."""
+        session = self._opened(request)
+        if session is None or await _asked(self.source.since, session.name) == session.since:
+            return session
+        self.sessions.close(request.cookies.get(COOKIE, ""))
+        return None
+
+    def _opened(self, request: Request) -> Session | None:
         return self.sessions.find(request.cookies.get(COOKIE, ""))
 
     async def login(self, request: Request) -> Response:
@@ -91,12 +101,14 @@ class _Pages:
         keys = f"name {name[:100]}", f"address {address}"
         if wait := self.tries.wait(*keys):
             return self._refused(request, name, f"too many tries; the next one in {wait / 60:.0f} min", 429)
-        if not await run_in_threadpool(self.source.login, name[:100], form.get("password", "")):
+        since = await _asked(self.source.since, name[:100])  # before the check: what is set meanwhile ends this session
+        right = await _asked(self.source.login, name[:100], form.get("password", ""))
+        if not right or since is None:
             self.tries.fail(*keys)
             return self._refused(request, name, "no such name and password", 401)
         response = RedirectResponse("/", 303)
         secure = self.secure or request.url.scheme == "https"
-        response.set_cookie(COOKIE, self.sessions.open(name), httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(COOKIE, self.sessions.open(name[:100], since), httponly=True, samesite="strict", secure=secure)
         return response
 
     def _refused(self, request: Request, name: str, why: str, status: int) -> Response:
@@ -110,7 +122,7 @@ class _Pages:
                 return await handler(request)
             except HTTPException as e:
                 return self.render(
-                    request, "failed.html", self._session(request), e.status_code, status=e.status_code, why=e.detail
+                    request, "failed.html", self._opened(request), e.status_code, status=e.status_code, why=e.detail
                 )
 
         return answer
@@ -181,6 +193,14 @@ class _Pages:
     def logout(self, request: Request, session: Session, form: dict[str, str]) -> str:
         self.sessions.close(request.cookies.get(COOKIE, ""))
         return "/login"
+
+
+async def _asked(ask: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+    """What the hub answers, in a thread. Raises HTTPException."""
+    try:
+        return await run_in_threadpool(ask, *args, **more)
+    except EdgeclError as e:
+        raise HTTPException(503, str(e)) from None
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -25,6 +25,7 @@ class Session:
 
     name: str
     csrf: str
+    since: float  # when the password of the login was set
     began: float
     used: float
 
@@ -37,11 +38,11 @@ class Sessions:
     _held: OrderedDict[str, Session] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, name: str) -> str:
+    def open(self, name: str, since: float) -> str:
         """A token for the cookie."""
         token, now = secrets.token_urlsafe(32), self.clock()
         with self._lock:
-            self._held[_hash(token)] = Session(name, secrets.token_urlsafe(32), now, now)
+            self._held[_hash(token)] = Session(name, secrets.token_urlsafe(32), since, now, now)
             while len(self._held) > MOST:
                 self._held.popitem(last=False)
         return token

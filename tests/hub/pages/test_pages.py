@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pages_cases import FakeHub, busy, device, update
+from pages_cases import NOW, FakeHub, busy, device, update
 from starlette.applications import Starlette
 
 from edgecl.hub.pages import make_pages
@@ -164,6 +164,18 @@ def test_logging_out_ends_the_session() -> None:
     assert client.post("/logout", data={"csrf": token(client)}).headers["location"] == "/login"
     client.cookies.set("edgecl_session", cookie)
     assert client.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("now", [{}, {"ada": NOW}])
+def test_a_session_ends_with_its_operator_and_its_password(now: dict[str, float]) -> None:
+    hub = busy()
+    client = logged_in(hub)
+    csrf = token(client)
+    hub.operators = now
+    assert client.post("/models/5/rollback", data={"csrf": csrf}).headers["location"] == "/login"
+    hub.operators = FakeHub().operators
+    assert client.get("/").headers["location"] == "/login"  # it does not come back
+    assert not hub.asked
 
 
 @pytest.mark.parametrize(("steps", "lasts"), [((IDLE - 1, IDLE - 1), True), ((IDLE + 1,), False), ((IDLE - 1,) * 13, False)])
