@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,11 +22,11 @@ from edgecl.hub.pages.source import Source
 from edgecl.types import EdgeclError
 
 COOKIE = "edgecl_session"
+CHECKS = 2  # of passwords at once: each takes 64 MiB
 ROWS = 50  # of a list on one page
 FORM_BYTES = 4096
 
 Handler = Callable[[Request], Awaitable[Response]]
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -50,6 +51,7 @@ def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, s
 class _Pages:
     def __init__(self, source: Source, sessions: Sessions, tries: Tries, secure: bool) -> None:
         self.source, self.sessions, self.tries, self.secure, self.render = source, sessions, tries, secure, Render(source)
+        self.checks = CapacityLimiter(CHECKS)
 
     # who may
 
@@ -101,11 +103,12 @@ class _Pages:
         keys = f"name {name[:100]}", f"address {address}"
         if wait := self.tries.wait(*keys):
             return self._refused(request, name, f"too many tries; the next one in {wait / 60:.0f} min", 429)
+        self.tries.fail(*keys)  # counted before the check: those that come at once too
         since = await _asked(self.source.since, name[:100])  # before the check: what is set meanwhile ends this session
-        right = await _asked(self.source.login, name[:100], form.get("password", ""))
+        right = await _asked(self.source.login, name[:100], form.get("password", ""), limiter=self.checks)
         if not right or since is None:
-            self.tries.fail(*keys)
             return self._refused(request, name, "no such name and password", 401)
+        self.tries.take_back(*keys)
         response = RedirectResponse("/", 303)
         secure = self.secure or request.url.scheme == "https"
         response.set_cookie(COOKIE, self.sessions.open(name[:100], since), httponly=True, samesite="strict", secure=secure)
@@ -195,10 +198,10 @@ class _Pages:
         return "/login"
 
 
-async def _asked(ask: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+async def _asked(ask: Callable[..., T], *args: str, limiter: CapacityLimiter | None = None) -> T:
     """What the hub answers, in a thread. Raises HTTPException."""
     try:
-        return await run_in_threadpool(ask, *args, **more)
+        return await to_thread.run_sync(ask, *args, limiter=limiter)
     except EdgeclError as e:
         raise HTTPException(503, str(e)) from None
 

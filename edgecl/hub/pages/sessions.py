@@ -90,6 +90,13 @@ class Tries:
             while len(self._failed) > MOST:
                 self._failed.popitem(last=False)
 
+    def take_back(self, *keys: str) -> None:
+        """The last that was counted of each was no failure."""
+        with self._lock:
+            for key in keys:
+                if times := self._failed.get(key):
+                    times.pop()
+
     def _wait(self, key: str) -> float:
         recent = [t for t in self._failed.get(key, []) if self.clock() - t < WINDOW]
         return recent[0] + WINDOW - self.clock() if len(recent) >= TRIES else 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,6 +32,22 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Slow(FakeHub):
+    """Counts the passwords that it checks at once."""
+
+    now_checked = most = asked_for = 0
+    lock = threading.Lock()
+
+    def login(self, name: str, password: str) -> bool:
+        with self.lock:
+            self.asked_for, self.now_checked = self.asked_for + 1, self.now_checked + 1
+            self.most = max(self.most, self.now_checked)
+        time.sleep(0.05)
+        with self.lock:
+            self.now_checked -= 1
+        return super().login(name, password)
 
 
 class Browser:
@@ -196,6 +214,26 @@ def test_logins_are_limited_by_name_and_address() -> None:
     assert login(client).status_code == 429  # the right password too
     clock.now += WINDOW + 1
     assert login(client).status_code == 303
+
+
+def test_logins_at_once_are_checked_two_at_a_time_and_counted_before() -> None:
+    hub = Slow()
+    client = Browser(hub)
+
+    async def ask(http: httpx.AsyncClient) -> int:
+        return (await http.post("/login", data={"name": "ada", "password": "wrong"})).status_code
+
+    async def all_at_once() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=client.base) as http:
+            return await asyncio.gather(*(ask(http) for _ in range(20)))
+
+    assert sorted(asyncio.run(all_at_once())) == [401] * TRIES + [429] * (20 - TRIES)
+    assert (hub.most, hub.asked_for) == (2, TRIES)
+
+
+def test_right_logins_count_as_no_try() -> None:
+    client = Browser(busy())
+    assert [login(client).status_code for _ in range(TRIES + 2)] == [303] * (TRIES + 2)
 
 
 def test_the_cookie_and_the_headers_keep_the_walls() -> None:
