@@ -229,6 +229,13 @@ def test_reports(hub: Hub, device: Device) -> None:
     assert device.http.post(f"/v1/devices/{'0' * 16}/report", content=b"{}").status_code == 403
 
 
+def test_a_report_commands_no_terminal(hub: Hub, device: Device) -> None:
+    assert device.report(edgecl="0\0.1", health="\x1b[2Jwell\x9b\u202e\n").status_code == 200
+    found = store.device(hub[1].engine, device.id)
+    assert found is not None
+    assert (found.edgecl, found.health) == ("0\ufffd.1", "\ufffd[2Jwell\ufffd\ufffd\ufffd")
+
+
 # ---- what is not asked rightly ----
 
 

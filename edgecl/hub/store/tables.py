@@ -60,7 +60,7 @@ devices = Table(
     Column("last_seen", BigInteger, nullable=False),
     Column("model", Integer, nullable=False, default=0),  # number that it said it has
     Column("health", String(200), nullable=False, default=""),
-    Column("reported", String(1024), nullable=False, default="{}"),  # its last report, JSON
+    Column("reported", Text, nullable=False, default="{}"),  # its last report, JSON
     Column("bytes", BigInteger, nullable=False, default=0),  # of its updates, ever
 )  # fmt: skip
 
