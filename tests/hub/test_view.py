@@ -13,6 +13,7 @@ from hub_cases import Device, bare, served
 
 from edgecl.hub import publishing, store
 from edgecl.hub.service import Service
+from edgecl.hub.store import tables
 from edgecl.hub.store.updates import MERGED, REFUSED, Judged
 from edgecl.hub.view import View
 
@@ -110,6 +111,21 @@ def test_a_base_that_was_given_again_keeps_the_number_that_the_device_had(servic
     with store.writing(hub.engine) as db:
         store.add_model(db, again, "hub")
     assert [u.base for u in view(hub).updates()] == [1]
+
+
+def test_old_payloads_go_and_rows_stay_however_many(service: tuple[str, Service], tmp_path: Path) -> None:
+    url, hub = service
+    device = Device(tmp_path, url).joined(hub)
+    for n in range(1, 8):
+        assert device.send(n, b"x").json() == {"state": "stored"}
+    store.refuse(hub.engine, [Judged(device.id, n, REFUSED, "old") for n in range(1, 7)])
+    with store.writing(hub.engine) as db:
+        db.execute(tables.updates.update().where(tables.updates.c.sequence != 3).values(received=5))
+    gone = [1, 2, 4, 5, 6]
+    assert [u.sequence for limit in (1, 2, 5, 9) for u in store.outlived(hub.engine, 90, limit)] == gone * 4
+    assert publishing.remove_payloads(hub.place, hub.settings, hub.engine) == 10
+    assert sorted(p.name for p in (hub.place.updates / device.id).glob("*.update")) == ["000003.update", "000007.update"]
+    assert len(store.updates(hub.engine)) == 7
 
 
 def test_devices_that_are_well_are_not_warned_of(service: tuple[str, Service], tmp_path: Path) -> None:
