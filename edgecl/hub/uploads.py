@@ -101,10 +101,11 @@ class Uploads:
             return None
         return parse(files.read_bounded(envelope, ENVELOPE_BYTES))
 
-    def of_device(self, device: str) -> int:
-        """Bytes that its open uploads will come to."""
+    def beside(self, opening: Opening) -> int:
+        """Bytes that the open uploads of its device will come to, the one of its own number aside."""
         with self._lock:
-            return sum(u.opening.bytes for u in self._by_id.values() if u.opening.device == device)
+            said = [u.opening for u in self._by_id.values()]
+        return sum(o.bytes for o in said if o.device == opening.device and o.number != opening.number)
 
     def get(self, own: str) -> Upload:
         """Raises Refusal (404)."""

@@ -180,6 +180,25 @@ def test_quotas(hub: Hub, device: Device) -> None:
     assert (full.status_code, "of a day" in full.json()["error"], full.headers["Retry-After"]) == (429, True, "3600")
 
 
+def test_an_upload_that_goes_on_is_counted_once(hub: Hub, device: Device) -> None:
+    for n in (1, 2):
+        assert device.send(n, payload(1 << 20, n)).json() == {"state": "stored"}
+    last = payload(1 << 20, 3)
+    upload = device.begin(3, last).json()["upload"]
+    assert device.begin(3, last).json() == {"upload": upload, "offset": 0}
+    assert device.send(3, last).json() == {"state": "stored"}
+
+
+def test_a_device_that_is_revoked_ends_no_upload(hub: Hub, device: Device) -> None:
+    upload = device.begin(1, b"xyz").json()["upload"]
+    store.revoke(hub[1].engine, device.id, "ann")
+    answer = device.patch(upload, 0, b"xyz")
+    assert (answer.status_code, "revoked" in answer.json()["error"]) == (403, True)
+    assert device.http.head(f"/v1/uploads/{upload}").status_code == 404
+    assert store.updates(hub[1].engine, device.id) == []
+    assert not hub[1].place.part(upload).exists()
+
+
 def test_a_full_disk(hub: Hub, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecl.hub import uploads
 
