@@ -204,7 +204,7 @@ def naming(engine: Engine) -> Iterator[None]:
         raise StoreError(f"{engine.url.render_as_string(hide_password=True)}: {one_line(e)}") from e
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The driver's own words, without the statement."""
     text = " ".join(str(getattr(error, "orig", None) or error).split())
     return text[:300]
