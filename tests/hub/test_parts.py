@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 from edgecl.hub import ingest, nonces, protocol, settings, store
 from edgecl.hub.gate import Bucket
 from edgecl.hub.nonces import Nonces
+from edgecl.hub.settings import Limits, Settings
 from edgecl.hub.store.updates import New, insert
-from edgecl.types import StoreError
+from edgecl.types import ConfigError, StoreError
 
 BODY = random.Random(0).randbytes(200_000)
 
@@ -84,6 +85,15 @@ def test_the_writer_outlives_whatever_error(tmp_path: Path, monkeypatch: pytest.
     writer.close()
     assert [u.sequence for u in store.updates(engine)] == [1]
     engine.dispose()
+
+
+# ---- settings ----
+
+
+def test_a_chunk_of_a_device_is_let_in(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits\.chunk_bytes is 65536, not a number from 262144 up"):
+        settings.check("hub.yaml", Settings(limits=Limits(chunk_bytes=1 << 16)))
+    settings.check("hub.yaml", Settings(limits=Limits(chunk_bytes=1 << 18)))
 
 
 # ---- /tuf ----
