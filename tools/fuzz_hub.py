@@ -39,7 +39,7 @@ from edgecl.update.envelope import seal, seal_record  # noqa: E402
 
 LIMITS = Limits(
     requests_a_second=10**6, request_burst=10**6, enrolments_a_minute=10**6, devices=10**6, pending_devices=10**6,
-    device_uploads=10**6, uploads=2000, device_bytes=1 << 50, device_bytes_a_day=1 << 50, free_bytes=1, chunk_bytes=1 << 16,
+    device_uploads=10**6, uploads=2000, device_bytes=1 << 50, device_bytes_a_day=1 << 50, free_bytes=1, chunk_bytes=1 << 18,
 )  # fmt: skip
 WORDS = (
     b"", b"0", b"-1", b"1e9", b"99999999999999999999", b"\xff\xfe", b"\x00", b"../../x", b"%2e%2e", b"null", b"true", b"[]",
@@ -71,7 +71,9 @@ class Fuzz:
         rng, own = self.rng, self.device.id.encode()
         known = [
             b"/v1/enroll", b"/v1/uploads", b"/v1/uploads/" + self.upload.encode(), b"/v1/devices/%b/nonce" % own,
-            b"/v1/devices/%b/report" % own, b"/v1/devices/%b/updates/1" % own, b"/v1/time?nonce=" + b"ab" * 16,
+            b"/v1/devices/%b/report" % own,
+            b"/v1/devices/%b/updates/%d" % (own, rng.choice((0, 1, -1)) * 10 ** rng.choice((0, 0, 18, 19, 40))),
+            b"/v1/time?nonce=" + b"ab" * 16,
             b"/tuf/metadata/timestamp.json", b"/tuf/targets/models/x", b"/docs", b"/openapi.json", b"/",
         ]  # fmt: skip
         path = rng.choice(known)

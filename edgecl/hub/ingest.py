@@ -51,16 +51,17 @@ class Writer:
         try:
             with t.writing(self._engine) as db:
                 found = [insert(db, new) for new, _ in batch]
-        except StoreError as e:
+        except BaseException as e:  # of whatever kind: who waits gets an answer, and the thread goes on
             self._one_by_one(batch, e)
             return
         for (_, done), good in zip(batch, found, strict=True):
             done.set_result(good)
 
-    def _one_by_one(self, batch: list[tuple[New, Future[bool]]], error: StoreError) -> None:
+    def _one_by_one(self, batch: list[tuple[New, Future[bool]]], error: BaseException) -> None:
         """So that what one of them did to the commit is not laid on the others."""
         if len(batch) == 1:
-            batch[0][1].set_exception(error)
+            known = isinstance(error, StoreError)
+            batch[0][1].set_exception(error if known else StoreError(f"the update is not stored: {t.one_line(error)}"))
             return
         for one in batch:
             self._commit([one])

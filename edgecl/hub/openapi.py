@@ -29,7 +29,10 @@ BODIES: dict[str, dict[str, Any]] = {
         }
     },
     "envelope": _binary("application/octet-stream", "a sealed envelope, 512 bytes at most"),
-    "report": _binary("application/octet-stream", "length of an envelope (2 bytes, big-endian), the envelope, and JSON"),
+    "report": _binary(
+        "application/octet-stream",
+        "a signed record of a map: device, nonce, and if wanted edgecl, model, health (formats/update.md); 1024 bytes at most",
+    ),
     "chunk": {
         **_binary("application/offset+octet-stream", "bytes of the payload from Upload-Offset on"),
         "parameters": [{"name": "Upload-Offset", "in": "header", "required": True, "schema": {"type": "integer"}}],

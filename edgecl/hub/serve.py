@@ -20,8 +20,6 @@ from edgecl.types import ConfigError, StoreError
 KEEP_ALIVE_SECONDS = 75
 TICK_SECONDS = 5
 BACKLOG = 1024
-TOGETHER = 64
-"""Requests that are worked on at once; others wait for a thread."""
 
 
 def open_service(root: Path) -> Service:
@@ -82,8 +80,8 @@ def server(service: Service) -> Any:
 
 def serve(root: Path, host: str, port: int, say: Callable[[str], object]) -> None:
     """Until SIGINT or SIGTERM. Raises ConfigError, StoreError."""
-    service = open_service(root)
-    with place.alone(service.place, "serve"), listen(host, port) as sock:
+    with place.alone(place.opened(root), "serve"), listen(host, port) as sock:
+        service = open_service(root)  # under the lock: it removes what lies in uploads/ and is no upload yet
         stop = threading.Event()
         jobs = threading.Thread(target=_jobs, args=(service, stop, say), daemon=True)
         jobs.start()

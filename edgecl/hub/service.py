@@ -111,6 +111,7 @@ class Service:
     def _complete(self, upload: Upload) -> Answer:
         """Files first, then the row, then the answer."""
         opening = upload.opening
+        self._may(upload)
         known = store.update(self.engine, opening.device, opening.sequence)
         if known is None:
             self.uploads.place(upload)
@@ -120,9 +121,17 @@ class Service:
         self.uploads.forget(upload)
         return Answer(200, {"state": "stored"}) if known is None else _known(known, opening)
 
+    def _may(self, upload: Upload) -> None:
+        """Raises Refusal where the device was revoked since the upload began, which is gone then."""
+        try:
+            self._sender(upload.opening.device)
+        except Refusal:
+            self.uploads.forget(upload)
+            raise
+
     def update(self, device: str, sequence: int) -> Answer:
         """GET /v1/devices/{id}/updates/{sequence}."""
-        found = store.update(self.engine, _device(device), min(sequence, LAST + 1))
+        found = store.update(self.engine, _device(device), sequence) if 1 <= sequence <= LAST else None
         if found is None:
             raise Refusal(404, f"device {device} has sent no update {sequence}")
         return Answer(200, {"state": found.state, "reason": found.reason, "model": found.model})
@@ -189,7 +198,7 @@ class Service:
         return Opening(said.device, said.sequence, said.sha256, said.bytes)
 
     def _quota(self, opening: Opening) -> None:
-        limits, size = self.limits, opening.bytes + self.uploads.of_device(opening.device)
+        limits, size = self.limits, opening.bytes + self.uploads.beside(opening)
         day, kept = store.stored_bytes(self.engine, opening.device, limits.keep_days)
         if day + size > limits.device_bytes_a_day:
             raise later(f"this device has sent its {limits.device_bytes_a_day} bytes of a day", 3600)

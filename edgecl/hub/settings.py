@@ -14,6 +14,8 @@ from edgecl.types import ConfigError
 
 SETTINGS_BYTES = 1 << 16
 MIB = 1 << 20
+LOWEST = {"max_age": 0, "may_lose": 0, "chunk_bytes": 1 << 18}
+"""Where it is not 1. Devices send chunks of 256 KiB."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def check(where: Path | str, settings: Settings) -> None:
     """Raises ConfigError for a number out of bounds."""
     for prefix, part in (("limits", settings.limits), ("merging", settings.merging)):
         for key, value in vars(part).items():
-            low = 0 if key in ("max_age", "may_lose") else 1
+            low = LOWEST.get(key, 1)
             if key != "rules" and not low <= value <= 1 << 50:
                 raise ConfigError(f"{where}: {prefix}.{key} is {value!r}, not a number from {low} up")
 

@@ -67,6 +67,7 @@ class Uploads:
     def __init__(self, place: Place, limits: Limits) -> None:
         self._place, self._limits, self._lock = place, limits, threading.Lock()
         self._by_id: dict[str, Upload] = {}
+        self._folders: set[Path] = set()  # of devices, that this process knows to be on the disk
         self._by_number: dict[tuple[str, int], Upload] = {}  # device and sequence: one at a time
 
     def recover(self, parse: Parse) -> int:
@@ -100,10 +101,11 @@ class Uploads:
             return None
         return parse(files.read_bounded(envelope, ENVELOPE_BYTES))
 
-    def of_device(self, device: str) -> int:
-        """Bytes that its open uploads will come to."""
+    def beside(self, opening: Opening) -> int:
+        """Bytes that the open uploads of its device will come to, the one of its own number aside."""
         with self._lock:
-            return sum(u.opening.bytes for u in self._by_id.values() if u.opening.device == device)
+            said = [u.opening for u in self._by_id.values()]
+        return sum(o.bytes for o in said if o.device == opening.device and o.number != opening.number)
 
     def get(self, own: str) -> Upload:
         """Raises Refusal (404)."""
@@ -181,9 +183,9 @@ class Uploads:
             raise self._wrong(upload)
         final = self._place.update(opening.device, opening.sequence)
         with files.naming(final):
-            if not final.parent.exists():
-                os.mkdir(final.parent)
-                files.sync(final.parent.parent)
+            self._folder(final.parent)
+            if upload.recovered:  # a process that was killed between a write and its sync wrote it
+                files.sync(part)
             if not upload.synced and envelope.exists():
                 files.sync(envelope)
             if envelope.exists():  # an earlier try may have come so far
@@ -191,6 +193,14 @@ class Uploads:
             os.replace(part, final)
             files.sync(final.parent)
         upload.placed = True
+
+    def _folder(self, folder: Path) -> None:
+        """A device's, which is on the disk then: that it is there may come from a process that was killed before it synced."""
+        if folder in self._folders:
+            return
+        folder.mkdir(exist_ok=True)
+        files.sync(folder.parent)
+        self._folders.add(folder)
 
     def _wrong(self, upload: Upload) -> Refusal:
         if upload.recovered:

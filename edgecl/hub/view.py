@@ -83,6 +83,9 @@ class View:
     def login(self, name: str, password: str) -> bool:
         return store.check_operator(self.engine, name, password)
 
+    def since(self, name: str) -> float | None:
+        return store.password_set(self.engine, name)
+
     def approve(self, device: str, who: str) -> None:
         store.approve(self.engine, device, who)
 

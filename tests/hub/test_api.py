@@ -180,6 +180,25 @@ def test_quotas(hub: Hub, device: Device) -> None:
     assert (full.status_code, "of a day" in full.json()["error"], full.headers["Retry-After"]) == (429, True, "3600")
 
 
+def test_an_upload_that_goes_on_is_counted_once(hub: Hub, device: Device) -> None:
+    for n in (1, 2):
+        assert device.send(n, payload(1 << 20, n)).json() == {"state": "stored"}
+    last = payload(1 << 20, 3)
+    upload = device.begin(3, last).json()["upload"]
+    assert device.begin(3, last).json() == {"upload": upload, "offset": 0}
+    assert device.send(3, last).json() == {"state": "stored"}
+
+
+def test_a_device_that_is_revoked_ends_no_upload(hub: Hub, device: Device) -> None:
+    upload = device.begin(1, b"xyz").json()["upload"]
+    store.revoke(hub[1].engine, device.id, "ann")
+    answer = device.patch(upload, 0, b"xyz")
+    assert (answer.status_code, "revoked" in answer.json()["error"]) == (403, True)
+    assert device.http.head(f"/v1/uploads/{upload}").status_code == 404
+    assert store.updates(hub[1].engine, device.id) == []
+    assert not hub[1].place.part(upload).exists()
+
+
 def test_a_full_disk(hub: Hub, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecl.hub import uploads
 
@@ -229,6 +248,13 @@ def test_reports(hub: Hub, device: Device) -> None:
     assert device.http.post(f"/v1/devices/{'0' * 16}/report", content=b"{}").status_code == 403
 
 
+def test_a_report_commands_no_terminal(hub: Hub, device: Device) -> None:
+    assert device.report(edgecl="0\0.1", health="\x1b[2Jwell\x9b\u202e\n").status_code == 200
+    found = store.device(hub[1].engine, device.id)
+    assert found is not None
+    assert (found.edgecl, found.health) == ("0\ufffd.1", "\ufffd[2Jwell\ufffd\ufffd\ufffd")
+
+
 # ---- what is not asked rightly ----
 
 
@@ -246,6 +272,7 @@ def test_reports(hub: Hub, device: Device) -> None:
         ("GET", f"/v1/devices/{'0' * 16}/updates/x", {}, b"", 400),
         ("GET", f"/v1/devices/{'0' * 16}/updates/{10**30}", {}, b"", 404),
         ("GET", f"/v1/devices/{'0' * 16}/updates/-1", {}, b"", 404),
+        ("GET", f"/v1/devices/{'0' * 16}/updates/-{10**30}", {}, b"", 404),
         ("GET", "/v1/time", {}, b"", 400),
         ("GET", "/v1/time?nonce=xyz", {}, b"", 400),
         ("HEAD", f"/v1/uploads/{'0' * 32}", {}, b"", 404),

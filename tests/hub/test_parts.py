@@ -10,13 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hub_cases import bare, served
+from hub_cases import bare, enrolled, served
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
-from edgecl.hub import nonces, protocol
+from edgecl.hub import ingest, nonces, protocol, settings, store
 from edgecl.hub.gate import Bucket
 from edgecl.hub.nonces import Nonces
+from edgecl.hub.settings import Limits, Settings
+from edgecl.hub.store.updates import New, insert
+from edgecl.types import ConfigError, StoreError
 
 BODY = random.Random(0).randbytes(200_000)
 
@@ -62,6 +66,34 @@ def test_a_bucket_fills_up_again() -> None:
     assert bucket.take("b")
     clock.now = 1
     assert [bucket.take("a") for _ in range(3)] == [True, True, False]
+
+
+def test_the_writer_outlives_whatever_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = bare(tmp_path / "hub")
+    engine = store.connect(settings.database_url(here, settings.read(here)))
+    store.prepare(engine)
+    device = enrolled(here, engine, "d")
+
+    def fails(db: Connection, new: New) -> bool:
+        return 1 // (new.sequence - 2) != 7 and insert(db, new)  # at 2
+
+    monkeypatch.setattr(ingest, "insert", fails)
+    writer = ingest.Writer(engine)
+    with pytest.raises(StoreError, match="not stored: integer division"):
+        writer.insert(New(device.id, 2, "ab" * 32, 5))
+    assert writer.insert(New(device.id, 1, "ab" * 32, 5))
+    writer.close()
+    assert [u.sequence for u in store.updates(engine)] == [1]
+    engine.dispose()
+
+
+# ---- settings ----
+
+
+def test_a_chunk_of_a_device_is_let_in(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits\.chunk_bytes is 65536, not a number from 262144 up"):
+        settings.check("hub.yaml", Settings(limits=Limits(chunk_bytes=1 << 16)))
+    settings.check("hub.yaml", Settings(limits=Limits(chunk_bytes=1 << 18)))
 
 
 # ---- /tuf ----

@@ -94,7 +94,7 @@ def test_a_hub_over_http(url: str, tmp_path: Path) -> None:
             assert device.send(n, bytes(size)).json() == {"state": "stored"}
             assert device.send(n, bytes(size)).json()["state"] == "stored"
         assert device.send(1, b"other").status_code == 409
-        assert device.report(health="ok").status_code == 200
+        assert device.report(health="ok\0", other="é\0" * 200).status_code == 200
         assert [u.sequence for u in store.updates(service.engine, device.id)] == [2, 1]
 
 

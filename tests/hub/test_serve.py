@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 from cli.cli_cases import environment
-from hub_cases import Fleet
+from hub_cases import Fleet, bare
 from test_merge_job import open_hub, send_all, targets
 
-from edgecl.hub import serve, store
+from edgecl.hub import place, serve, store
 from edgecl.types import ConfigError, StoreError
 
 
@@ -64,3 +64,11 @@ def test_what_keeps_it_from_starting(made_hub: Path, tmp_path: Path) -> None:
     (root / "updates").rmdir()
     with pytest.raises(StoreError, match="updates: is missing"):
         serve.open_service(root)
+
+
+def test_a_second_one_leaves_the_uploads_of_the_first_alone(tmp_path: Path) -> None:
+    here = bare(tmp_path / "hub")
+    (here.uploads / f"{'a' * 32}.part").write_bytes(b"x")  # its envelope is just being written
+    with place.alone(here, "serve"), pytest.raises(StoreError, match="another process"):
+        serve.serve(here.root, "127.0.0.1", 0, print)
+    assert here.part("a" * 32).exists()

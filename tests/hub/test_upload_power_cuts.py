@@ -118,3 +118,21 @@ def test_these_cuts_find_a_missing_sync(tmp_path: Path) -> None:
         service.close()
         service.engine.dispose()
     assert found
+
+
+def test_what_a_killed_process_wrote_is_synced_before_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed when all bytes were written and the device's folder was made, and nothing of it was synced."""
+    root, device = start(tmp_path)
+    service = serve.open_service(root)
+    upload = service.begin(seal(device.key, device.id, 1, service.nonces.give(device.id), PAYLOAD)).body["upload"]
+    part, folder = service.place.part(upload), service.place.updates / device.id
+    part.write_bytes(PAYLOAD)
+    folder.mkdir()
+    service.close()
+    service.engine.dispose()
+    service, synced = serve.open_service(root), list[str]()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    assert send(service, device) == "stored"
+    assert {str(part), str(folder.parent), str(folder)} <= set(synced)
+    service.close()
+    service.engine.dispose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hub_cases import Device, bare, served
 
 from edgecl.hub import publishing, store
 from edgecl.hub.service import Service
+from edgecl.hub.store import tables
 from edgecl.hub.store.updates import MERGED, REFUSED, Judged
 from edgecl.hub.view import View
 
@@ -56,6 +58,23 @@ def test_an_operator_approves_a_device_over_http(service: tuple[str, Service], t
     assert [(a.who, a.what) for a in view(hub).audit(0, 1)] == [("ann", f"approve {device.id} <b>shelf</b>")]
 
 
+def test_a_removed_operator_is_logged_out(service: tuple[str, Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, hub = service
+    new, gone = (
+        (lambda: store.add_operator(hub.engine, "ann", PASSWORD, "x")),
+        lambda: store.remove_operator(hub.engine, "ann", "x"),
+    )
+    later = time.time() + 5
+    with httpx.Client(base_url=url, trust_env=False) as browser:
+        for end in (new, gone):
+            assert browser.post("/login", data={"name": "ann", "password": PASSWORD}).status_code == 303
+            assert browser.get("/").status_code == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda: later)
+                end()
+            assert browser.get("/").headers["location"] == "/login"
+
+
 def test_updates_say_what_became_of_them(service: tuple[str, Service], tmp_path: Path) -> None:
     url, hub = service
     device = Device(tmp_path, url).joined(hub)
@@ -92,6 +111,21 @@ def test_a_base_that_was_given_again_keeps_the_number_that_the_device_had(servic
     with store.writing(hub.engine) as db:
         store.add_model(db, again, "hub")
     assert [u.base for u in view(hub).updates()] == [1]
+
+
+def test_old_payloads_go_and_rows_stay_however_many(service: tuple[str, Service], tmp_path: Path) -> None:
+    url, hub = service
+    device = Device(tmp_path, url).joined(hub)
+    for n in range(1, 8):
+        assert device.send(n, b"x").json() == {"state": "stored"}
+    store.refuse(hub.engine, [Judged(device.id, n, REFUSED, "old") for n in range(1, 7)])
+    with store.writing(hub.engine) as db:
+        db.execute(tables.updates.update().where(tables.updates.c.sequence != 3).values(received=5))
+    gone = [1, 2, 4, 5, 6]
+    assert [u.sequence for limit in (1, 2, 5, 9) for u in store.outlived(hub.engine, 90, limit)] == gone * 4
+    assert publishing.remove_payloads(hub.place, hub.settings, hub.engine) == 10
+    assert sorted(p.name for p in (hub.place.updates / device.id).glob("*.update")) == ["000003.update", "000007.update"]
+    assert len(store.updates(hub.engine)) == 7
 
 
 def test_devices_that_are_well_are_not_warned_of(service: tuple[str, Service], tmp_path: Path) -> None:

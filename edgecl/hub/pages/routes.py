@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,10 +22,12 @@ from edgecl.hub.pages.source import Source
 from edgecl.types import EdgeclError
 
 COOKIE = "edgecl_session"
+CHECKS = 2  # of passwords at once: each takes 64 MiB
 ROWS = 50  # of a list on one page
 FORM_BYTES = 4096
 
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, secure: bool = False) -> list[BaseRoute]:
@@ -36,7 +39,7 @@ def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, s
     lists = {"/": pages.overview, "/devices": pages.devices, "/updates": pages.updates, "/models": pages.models}
     lists |= {"/classes": pages.classes, "/audit": pages.audit, "/devices/{id}": pages.device}
     deeds = {"/devices/{id}/approve": pages.approve, "/devices/{id}/revoke": pages.revoke, "/logout": pages.logout}
-    deeds |= {"/models/{number:int}/rollback": pages.rollback, "/classes/share": pages.share}
+    deeds |= {"/models/{number}/rollback": pages.rollback, "/classes/share": pages.share}
     return [
         Route("/login", pages.said(pages.login), methods=["GET", "POST"]),
         *(Route(path, pages.said(pages.logged_in(show))) for path, show in lists.items()),
@@ -48,12 +51,13 @@ def make_pages(source: Source, clock: Callable[[], float] = time.monotonic, *, s
 class _Pages:
     def __init__(self, source: Source, sessions: Sessions, tries: Tries, secure: bool) -> None:
         self.source, self.sessions, self.tries, self.secure, self.render = source, sessions, tries, secure, Render(source)
+        self.checks = CapacityLimiter(CHECKS)
 
     # who may
 
     def logged_in(self, show: Callable[[Request, Session], Response]) -> Handler:
         async def handler(request: Request) -> Response:
-            session = self._session(request)
+            session = await self._session(request)
             if session is None:
                 return RedirectResponse("/login", 303)
             try:
@@ -67,7 +71,7 @@ class _Pages:
         """A change: of this session, by a form of ours. `do` returns where to go then."""
 
         async def handler(request: Request) -> Response:
-            session = self._session(request)
+            session = await self._session(request)
             if session is None:
                 return RedirectResponse("/login", 303)
             form = await _form(request)
@@ -80,7 +84,15 @@ class _Pages:
 
         return handler
 
-    def _session(self, request: Request) -> Session | None:
+    async def _session(self, request: Request) -> Session | None:
+        """Of who is still an operator, with the password of the login."""
+        session = self._opened(request)
+        if session is None or await _asked(self.source.since, session.name) == session.since:
+            return session
+        self.sessions.close(request.cookies.get(COOKIE, ""))
+        return None
+
+    def _opened(self, request: Request) -> Session | None:
         return self.sessions.find(request.cookies.get(COOKIE, ""))
 
     async def login(self, request: Request) -> Response:
@@ -91,12 +103,15 @@ class _Pages:
         keys = f"name {name[:100]}", f"address {address}"
         if wait := self.tries.wait(*keys):
             return self._refused(request, name, f"too many tries; the next one in {wait / 60:.0f} min", 429)
-        if not await run_in_threadpool(self.source.login, name[:100], form.get("password", "")):
-            self.tries.fail(*keys)
+        self.tries.fail(*keys)  # counted before the check: those that come at once too
+        since = await _asked(self.source.since, name[:100])  # before the check: what is set meanwhile ends this session
+        right = await _asked(self.source.login, name[:100], form.get("password", ""), limiter=self.checks)
+        if not right or since is None:
             return self._refused(request, name, "no such name and password", 401)
+        self.tries.take_back(*keys)
         response = RedirectResponse("/", 303)
         secure = self.secure or request.url.scheme == "https"
-        response.set_cookie(COOKIE, self.sessions.open(name), httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(COOKIE, self.sessions.open(name[:100], since), httponly=True, samesite="strict", secure=secure)
         return response
 
     def _refused(self, request: Request, name: str, why: str, status: int) -> Response:
@@ -110,7 +125,7 @@ class _Pages:
                 return await handler(request)
             except HTTPException as e:
                 return self.render(
-                    request, "failed.html", self._session(request), e.status_code, status=e.status_code, why=e.detail
+                    request, "failed.html", self._opened(request), e.status_code, status=e.status_code, why=e.detail
                 )
 
         return answer
@@ -168,7 +183,10 @@ class _Pages:
         return f"/devices/{request.path_params['id']}"
 
     def rollback(self, request: Request, session: Session, form: dict[str, str]) -> str:
-        self.source.rollback(request.path_params["number"], session.name)
+        number = _number(request.path_params["number"])
+        if number is None:
+            raise HTTPException(404, f"no model {request.path_params['number'][:40]!r} here")
+        self.source.rollback(number, session.name)
         return "/models"
 
     def share(self, request: Request, session: Session, form: dict[str, str]) -> str:
@@ -178,6 +196,14 @@ class _Pages:
     def logout(self, request: Request, session: Session, form: dict[str, str]) -> str:
         self.sessions.close(request.cookies.get(COOKIE, ""))
         return "/login"
+
+
+async def _asked(ask: Callable[..., T], *args: str, limiter: CapacityLimiter | None = None) -> T:
+    """What the hub answers, in a thread. Raises HTTPException."""
+    try:
+        return await to_thread.run_sync(ask, *args, limiter=limiter)
+    except EdgeclError as e:
+        raise HTTPException(503, str(e)) from None
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -192,8 +218,12 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 def _start(request: Request) -> int:
-    text = request.query_params.get("start", "0")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return _number(request.query_params.get("start", "0")) or 0
+
+
+def _number(text: str) -> int | None:
+    """None for what is no number, or one larger than any here."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _one_of(request: Request, key: str, known: tuple[str, ...]) -> str:

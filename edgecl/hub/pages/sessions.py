@@ -25,6 +25,7 @@ class Session:
 
     name: str
     csrf: str
+    since: float  # when the password of the login was set
     began: float
     used: float
 
@@ -37,11 +38,11 @@ class Sessions:
     _held: OrderedDict[str, Session] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, name: str) -> str:
+    def open(self, name: str, since: float) -> str:
         """A token for the cookie."""
         token, now = secrets.token_urlsafe(32), self.clock()
         with self._lock:
-            self._held[_hash(token)] = Session(name, secrets.token_urlsafe(32), now, now)
+            self._held[_hash(token)] = Session(name, secrets.token_urlsafe(32), since, now, now)
             while len(self._held) > MOST:
                 self._held.popitem(last=False)
         return token
@@ -88,6 +89,13 @@ class Tries:
                 self._failed.move_to_end(key)
             while len(self._failed) > MOST:
                 self._failed.popitem(last=False)
+
+    def take_back(self, *keys: str) -> None:
+        """The last that was counted of each was no failure."""
+        with self._lock:
+            for key in keys:
+                if times := self._failed.get(key):
+                    times.pop()
 
     def _wait(self, key: str) -> float:
         recent = [t for t in self._failed.get(key, []) if self.clock() - t < WINDOW]

@@ -113,6 +113,9 @@ class Source(Protocol):
 
     def login(self, name: str, password: str) -> bool: ...
 
+    def since(self, name: str) -> float | None:
+        """When an operator's password was set; None for who is no operator. A session ends when it changes."""
+
     def approve(self, device: str, who: str) -> None: ...
 
     def revoke(self, device: str, who: str) -> None: ...

@@ -32,7 +32,7 @@ from edgecl.hub.store.models import (
     unpublished,
     was_published,
 )
-from edgecl.hub.store.operators import Entry, add_operator, audit, check_operator, operators, remove_operator
+from edgecl.hub.store.operators import Entry, add_operator, audit, check_operator, operators, password_set, remove_operator
 from edgecl.hub.store.tables import connect, now, prepare, reading, writing
 from edgecl.hub.store.updates import (
     Update,
@@ -80,6 +80,7 @@ __all__ = [
     "of_snapshot",
     "operators",
     "outlived",
+    "password_set",
     "prepare",
     "reading",
     "refuse",

@@ -156,9 +156,14 @@ def report(engine: Engine, own: str, said: dict[str, Any]) -> None:
     values: dict[str, Any] = {"reported": json.dumps(said), "last_seen": int(time.time())}
     for key, kind, limit in (("edgecl", str, 40), ("health", str, 200), ("model", int, 0)):
         if isinstance(said.get(key), kind):
-            values[key] = said[key][:limit] if limit else min(max(0, said[key]), 1 << 30)
+            values[key] = _shown(said[key][:limit]) if limit else min(max(0, said[key]), 1 << 30)
     with t.writing(engine) as db:
         db.execute(t.devices.update().where(t.devices.c.id == own).values(**values))
+
+
+def _shown(text: str) -> str:
+    """Without what commands a terminal, and the zero byte that PostgreSQL takes in no text."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _hash(token: str) -> str:

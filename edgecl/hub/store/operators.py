@@ -63,6 +63,12 @@ def remove_operator(engine: Engine, name: str, who: str) -> None:
         note(db, who, "user removed", name)
 
 
+def password_set(engine: Engine, name: str) -> int | None:
+    """When (UTC seconds) an operator's password was set; None where there is no operator of that name."""
+    with t.reading(engine) as db:
+        return db.execute(select(t.operators.c.created).where(t.operators.c.name == name)).scalar()
+
+
 def check_operator(engine: Engine, name: str, password: str) -> bool:
     """Takes as long for a name that is not known: the password is then checked against a hash of nothing."""
     from argon2.exceptions import InvalidHashError, VerificationError

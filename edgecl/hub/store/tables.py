@@ -60,7 +60,7 @@ devices = Table(
     Column("last_seen", BigInteger, nullable=False),
     Column("model", Integer, nullable=False, default=0),  # number that it said it has
     Column("health", String(200), nullable=False, default=""),
-    Column("reported", String(1024), nullable=False, default="{}"),  # its last report, JSON
+    Column("reported", Text, nullable=False, default="{}"),  # its last report, JSON
     Column("bytes", BigInteger, nullable=False, default=0),  # of its updates, ever
 )  # fmt: skip
 
@@ -204,7 +204,7 @@ def naming(engine: Engine) -> Iterator[None]:
         raise StoreError(f"{engine.url.render_as_string(hide_password=True)}: {one_line(e)}") from e
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The driver's own words, without the statement."""
     text = " ".join(str(getattr(error, "orig", None) or error).split())
     return text[:300]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, case, func, select
@@ -133,12 +133,17 @@ def stored_bytes(engine: Engine, device: str, keep_days: int) -> tuple[int, int]
     return int(row[0]), int(row[1])
 
 
-def outlived(engine: Engine, keep_days: int, limit: int = 10_000) -> list[Update]:
-    """Merged and refused ones that are older: their payloads may go, their rows stay."""
-    c = t.updates.c
-    old = select(t.updates).where(c.state != STORED, c.received <= int(time.time()) - keep_days * DAY, c.bytes > 0)
-    with t.reading(engine) as db:
-        return [_update(row) for row in db.execute(old.order_by(c.id).limit(limit))]
+def outlived(engine: Engine, keep_days: int, limit: int = 10_000) -> Iterator[Update]:
+    """Merged and refused ones that are older: their payloads may go, their rows stay. `limit`: rows held at once."""
+    c, last = t.updates.c, 0
+    old = select(t.updates).where(c.state != STORED, c.received <= int(time.time()) - keep_days * DAY).order_by(c.id)
+    while True:
+        with t.reading(engine) as db:
+            rows = [_update(row) for row in db.execute(old.where(c.id > last).limit(limit))]
+        yield from rows
+        if len(rows) < limit:
+            return
+        last = rows[-1].id
 
 
 def judged(db: Connection, found: Iterable[Judged]) -> None:

@@ -20,6 +20,7 @@ class FakeHub:
     class_rows: list[ClassRow] = field(default_factory=list)
     audit_rows: list[AuditRow] = field(default_factory=list)
     asked: list[tuple[object, ...]] = field(default_factory=list)
+    operators: dict[str, float] = field(default_factory=lambda: {"ada": NOW - 86400})  # name → when the password was set
 
     def name(self) -> str:
         return "Shelf scanners"
@@ -57,6 +58,9 @@ class FakeHub:
 
     def login(self, name: str, password: str) -> bool:
         return (name, password) == ("ada", "right")
+
+    def since(self, name: str) -> float | None:
+        return self.operators.get(name)
 
     def approve(self, device: str, who: str) -> None:
         if self.device(device) is None:

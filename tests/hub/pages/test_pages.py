@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from pages_cases import FakeHub, busy, device, update
+from pages_cases import NOW, FakeHub, busy, device, update
 from starlette.applications import Starlette
 
 from edgecl.hub.pages import make_pages
@@ -30,6 +32,22 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Slow(FakeHub):
+    """Counts the passwords that it checks at once."""
+
+    now_checked = most = asked_for = 0
+    lock = threading.Lock()
+
+    def login(self, name: str, password: str) -> bool:
+        with self.lock:
+            self.asked_for, self.now_checked = self.asked_for + 1, self.now_checked + 1
+            self.most = max(self.most, self.now_checked)
+        time.sleep(0.05)
+        with self.lock:
+            self.now_checked -= 1
+        return super().login(name, password)
 
 
 class Browser:
@@ -135,6 +153,14 @@ def test_what_is_not_there(path: str) -> None:
     assert logged_in(busy()).get(path).status_code == 404
 
 
+@pytest.mark.parametrize("number", ["x", "-1", "1" * 30, "1" * 5000, "²"])
+def test_a_number_that_no_model_has(number: str) -> None:
+    hub = busy()
+    client = logged_in(hub)
+    assert client.post(f"/models/{number}/rollback", data={"csrf": token(client)}).status_code == 404
+    assert not hub.asked
+
+
 @pytest.mark.parametrize("body", [b"a" * 5000, b"csrf=" + b"x" * 4096])
 def test_a_large_form_is_refused(body: bytes) -> None:
     kind = {"content-type": "application/x-www-form-urlencoded"}
@@ -158,6 +184,18 @@ def test_logging_out_ends_the_session() -> None:
     assert client.get("/").status_code == 303
 
 
+@pytest.mark.parametrize("now", [{}, {"ada": NOW}])
+def test_a_session_ends_with_its_operator_and_its_password(now: dict[str, float]) -> None:
+    hub = busy()
+    client = logged_in(hub)
+    csrf = token(client)
+    hub.operators = now
+    assert client.post("/models/5/rollback", data={"csrf": csrf}).headers["location"] == "/login"
+    hub.operators = FakeHub().operators
+    assert client.get("/").headers["location"] == "/login"  # it does not come back
+    assert not hub.asked
+
+
 @pytest.mark.parametrize(("steps", "lasts"), [((IDLE - 1, IDLE - 1), True), ((IDLE + 1,), False), ((IDLE - 1,) * 13, False)])
 def test_a_session_lasts_while_it_is_used_and_no_longer_than_half_a_day(steps: tuple[float, ...], lasts: bool) -> None:
     assert 13 * (IDLE - 1) > LASTS
@@ -176,6 +214,26 @@ def test_logins_are_limited_by_name_and_address() -> None:
     assert login(client).status_code == 429  # the right password too
     clock.now += WINDOW + 1
     assert login(client).status_code == 303
+
+
+def test_logins_at_once_are_checked_two_at_a_time_and_counted_before() -> None:
+    hub = Slow()
+    client = Browser(hub)
+
+    async def ask(http: httpx.AsyncClient) -> int:
+        return (await http.post("/login", data={"name": "ada", "password": "wrong"})).status_code
+
+    async def all_at_once() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url=client.base) as http:
+            return await asyncio.gather(*(ask(http) for _ in range(20)))
+
+    assert sorted(asyncio.run(all_at_once())) == [401] * TRIES + [429] * (20 - TRIES)
+    assert (hub.most, hub.asked_for) == (2, TRIES)
+
+
+def test_right_logins_count_as_no_try() -> None:
+    client = Browser(busy())
+    assert [login(client).status_code for _ in range(TRIES + 2)] == [303] * (TRIES + 2)
 
 
 def test_the_cookie_and_the_headers_keep_the_walls() -> None:
