@@ -69,13 +69,14 @@ class Current:
 
 
 def run(here: Place, known: Settings, engine: Engine) -> list[Outcome]:
-    """Merges what waits, model after model; ends what an earlier job left; keeps TUF's timestamps young. Raises StoreError."""
+    """Merges what waits, model after model; ends what an earlier job left. TUF's timestamps are kept young first: a merge that
+    fails must not let them expire. Raises StoreError."""
     outcomes: list[Outcome] = []
+    repository.refresh_timestamp(here.root)
     with place.alone(here, "merge"):
         publishing.publish_pending(here, known, engine)
         while len(outcomes) < MERGES_AT_ONCE and (done := merge_once(here, known, engine)) is not None:
             outcomes.append(done)
-        repository.refresh_timestamp(here.root)
         publishing.remove_payloads(here, known, engine)
     return outcomes
 

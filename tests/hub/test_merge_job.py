@@ -18,7 +18,7 @@ from hub_cases import Fleet, enrolled, put
 from sqlalchemy import Engine
 
 from edgecl import bundle, files
-from edgecl.hub import merging, place, publishing, settings, store, tufset
+from edgecl.hub import merging, place, publishing, repository, settings, store, tufset
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
 from edgecl.model import open_model
@@ -282,6 +282,14 @@ def test_memory_bounds_a_merge(hub: Hub, fleet: Fleet) -> None:
 def test_only_one_merge_at_a_time(hub: Hub) -> None:
     with place.alone(hub.here, "merge"), pytest.raises(StoreError, match="another process is at it"):
         hub.merge()
+
+
+def test_timestamps_are_signed_though_no_merge_is_possible(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[Path] = []
+    monkeypatch.setattr(repository, "refresh_timestamp", signed.append)
+    with place.alone(hub.here, "merge"), pytest.raises(StoreError, match="another process"):
+        hub.merge()
+    assert signed == [hub.here.root]
 
 
 def test_wrong_rules_name_the_key(hub: Hub, fleet: Fleet) -> None:
