@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -91,9 +92,10 @@ class _Job:
         before = mean_accuracy(judge(base.weights, base.live))
         if not screened.taken:
             return self._refused(found, before, None, "nothing to merge")
-        merged, after = self._best(screened.taken, before - self.known.merging.may_lose)
-        if after < before - self.known.merging.may_lose:
-            reason = f"accuracy on the held-out samples fell from {100 * before:.2f} to {100 * after:.2f} %"
+        best = max(before, reached(store.models(self.engine)))
+        merged, after = self._best(screened.taken, best - self.known.merging.may_lose)
+        if after < best - self.known.merging.may_lose:
+            reason = f"accuracy on the held-out samples fell from {100 * best:.2f} to {100 * after:.2f} %"
             return self._refused(found + self._again(screened.taken, reason), before, after, reason)
         return self._published(merged, screened.taken, found, before, after)
 
@@ -163,6 +165,17 @@ class _Job:
             store.add_merge(db, store.Merge(self.inputs, number, base, len(taken), after, before, "", seconds))
         publishing.publish_pending(self.here, self.known, self.engine)
         return Outcome(number, len(taken), after, before, "")
+
+
+def reached(models: Sequence[store.Model]) -> float:
+    """The best accuracy of the models since the last that was given or rolled back to, `models` being the newest first: small
+    losses do not add up. Those before a class was added were asked for fewer classes, and do not count."""
+    best = 0.0
+    for made, parent in pairwise(models):
+        if not made.updates or made.classes != parent.classes:
+            break
+        best = max(best, made.accuracy or 0.0, made.before or 0.0)
+    return best
 
 
 def rules_of(known: Settings) -> Rules:
