@@ -219,5 +219,5 @@ def _key(c: Contribution) -> tuple[str, int]:
 
 
 def _judged(c: Contribution, state: str, reason: str) -> Judged:
-    learned = tuple(k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n)
+    learned = window.told(c.update.classes, c.update.samples)
     return Judged(c.device, c.sequence, state, reason, base=c.update.base, samples=sum(c.update.samples), classes=learned)

@@ -25,6 +25,7 @@ from edgecl.update.header import peek
 
 ENVELOPE_BYTES = 512
 OF_A_DEVICE = 1000  # rows that are looked at, the lowest numbers first
+NAMED = 50  # classes at most in an update's row: a device names up to 10,000
 OLDER = "a newer update of the device is here"
 
 
@@ -94,16 +95,27 @@ class _Sender(NamedTuple):
     def _has_shared(self, row: store.Update) -> bool:
         """Whether it has samples of a class that is shared; else it waits, which its row says from now on."""
         try:
-            told = peek(verified(self.current.here, self.current.engine, row))
+            header = peek(verified(self.current.here, self.current.engine, row))
         except DataError as e:
             self.found.append(Judged(row.device, row.sequence, REFUSED, str(e)))
             return False
-        learned = [k for k, n in zip(told.classes, told.samples, strict=True) if n]
+        learned = [k for k, n in zip(header.classes, header.samples, strict=True) if n]
         if self.shared.isdisjoint(learned):
-            more = {"base": told.base, "samples": sum(told.samples), "classes": tuple(learned), "attempts": row.attempts}
+            more = {
+                "base": header.base,
+                "samples": sum(header.samples),
+                "classes": told(header.classes, header.samples),
+                "attempts": row.attempts,
+            }
             self.found.append(Judged(row.device, row.sequence, STORED, PERSONAL)._replace(**more))  # type: ignore[arg-type]
             return False
         return True
+
+
+def told(classes: Sequence[str], samples: Sequence[int]) -> tuple[str, ...]:
+    """The classes with samples that a row names, in their order: those with most, as many as fit a page."""
+    most = sorted((i for i, n in enumerate(samples) if n), key=lambda i: -samples[i])[:NAMED]
+    return tuple(classes[i] for i in sorted(most))
 
 
 def verified(here: Place, engine: Engine, update: store.Update) -> bytes:

@@ -18,13 +18,13 @@ from hub_cases import Fleet, enrolled, put
 from sqlalchemy import Engine
 
 from edgecl import bundle, files
-from edgecl.hub import merging, place, publishing, repository, settings, store, tufset
+from edgecl.hub import merging, place, publishing, repository, settings, store, tufset, window
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
 from edgecl.hub.store.updates import PERSONAL
 from edgecl.model import open_model
 from edgecl.types import ConfigError, StoreError
-from edgecl.update import Base
+from edgecl.update import Base, cbor
 from edgecl.update.difference import difference
 from edgecl.update.payload import decode, encode
 
@@ -219,6 +219,28 @@ def test_a_damaged_newest_leaves_the_one_before(hub: Hub, fleet: Fleet) -> None:
     hub.here.update(one.id, 2).unlink()
     assert [d.model for d in hub.merge()] == [2]
     assert [u.state for u in store.updates(hub.engine)] == ["refused", "merged"]
+
+
+def test_a_row_names_few_classes(hub: Hub, fleet: Fleet) -> None:
+    """Those with most samples, in their order; what is merged or waits, alike."""
+    update = difference(fleet.base, fleet.learned[0])
+    names = (*update.classes, *(f"own {i}" for i in range(200)))
+    assert window.told(names, range(len(names))) == names[-window.NAMED :]
+    many = {f"own {i}": 1000 - i for i in range(200)}
+    counts = (*(0 for _ in update.classes), *many.values())
+    payload = with_classes(fleet, (*update.classes, *many), counts)
+    put(hub.here, hub.engine, enrolled(hub.here, hub.engine, "d0"), 1, payload)
+    hub.merge()
+    (row,) = store.updates(hub.engine)
+    assert (row.state, row.reason, row.samples) == ("stored", PERSONAL, sum(counts))
+    assert row.classes == tuple(many)[: window.NAMED]
+
+
+def with_classes(fleet: Fleet, classes: tuple[str, ...], samples: tuple[int, ...]) -> bytes:
+    """An update that a header tells so much of; its arrays are never looked at."""
+    body = cbor.decode("update", fleet.payloads()[0])
+    assert isinstance(body, dict)
+    return cbor.encode({**body, "classes": list(classes), "samples": list(samples)})
 
 
 def test_a_worse_model_is_refused(hub: Hub, fleet: Fleet) -> None:
