@@ -18,15 +18,15 @@ from hub_cases import Fleet, enrolled, put
 from sqlalchemy import Engine
 
 from edgecl import bundle, files
-from edgecl.hub import merging, place, publishing, repository, settings, store, tufset, window
+from edgecl.hub import merging, place, publishing, repository, settings, store, tufset
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
 from edgecl.hub.store.updates import PERSONAL
 from edgecl.model import open_model
 from edgecl.types import ConfigError, StoreError
-from edgecl.update import Base, cbor
+from edgecl.update import Base
 from edgecl.update.difference import difference
-from edgecl.update.payload import decode, encode
+from edgecl.update.payload import encode
 
 
 class Hub(NamedTuple):
@@ -172,75 +172,6 @@ def test_personal_classes_stay_until_they_are_shared(hub: Hub, fleet: Fleet) -> 
     assert two is not None
     assert two.classes == (*fleet.base.card.classes, "6")
     assert "nine of mine" not in json.dumps([m._asdict() for m in store.models(hub.engine)])
-
-
-def test_what_waits_for_a_class_keeps_nobody_waiting(hub: Hub, fleet: Fleet) -> None:
-    """More of them than go into one merge came first; they stay stored beside what is merged, and are released by a share."""
-    for n in range(3):
-        put(hub.here, hub.engine, enrolled(hub.here, hub.engine, f"new{n}"), 1, fleet.payload(fleet.new))
-    send_all(hub, fleet)
-    done = hub.with_(at_most=2, may_lose=1.0, rules={"points": 100.0}).merge()
-    assert [d.model for d in done] == [0, 2, 3]  # two that wait; the third and one; two
-    assert hub.states() == [("merged", 2, ""), ("merged", 3, ""), ("merged", 3, ""), *[("stored", 0, PERSONAL)] * 3]
-    assert store.senders(hub.engine) == []
-    store.share(hub.engine, "6", "ann")
-    assert len(store.senders(hub.engine)) == 3
-
-
-def test_what_was_refused_together_keeps_nobody_waiting(hub: Hub, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window that was tried stays as it is; those that came later are merged."""
-    hub = hub.with_(at_most=1, attempts=9, may_lose=0.3, rules={"points": 100.0})
-    put(hub.here, hub.engine, enrolled(hub.here, hub.engine, "d0"), 1, fleet.payloads()[0])
-    with monkeypatch.context() as patched:
-        patched.setattr(merging._Job, "_accuracy", lambda self, merged: 0.0)
-        assert [d.model for d in hub.merge()] == [0]
-    assert hub.merge() == []
-    put(hub.here, hub.engine, enrolled(hub.here, hub.engine, "d1"), 1, fleet.payloads()[1])
-    assert [d.model for d in hub.merge()] == [2, 3]  # the later one, then the first on a new base
-
-
-def test_of_a_device_a_needless_update_is_not_decoded(hub: Hub, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does it take the place of another device's."""
-    one = enrolled(hub.here, hub.engine, "d0")
-    for n in range(1, 6):
-        put(hub.here, hub.engine, one, n, fleet.payloads()[0])
-    put(hub.here, hub.engine, enrolled(hub.here, hub.engine, "d1"), 1, fleet.payloads()[1])
-    read: list[int] = []
-    monkeypatch.setattr(merging, "decode", lambda payload, base: read.append(1) or decode(payload, base))
-    (done,) = hub.with_(at_most=2).merge()
-    assert (done.model, done.updates, len(read)) == (2, 2, 2)
-    assert [u.state for u in store.updates(hub.engine, one.id)] == ["merged", *["refused"] * 4]
-
-
-def test_a_damaged_newest_leaves_the_one_before(hub: Hub, fleet: Fleet) -> None:
-    one = enrolled(hub.here, hub.engine, "d0")
-    for n in (1, 2):
-        put(hub.here, hub.engine, one, n, fleet.payloads()[0])
-    hub.here.update(one.id, 2).unlink()
-    assert [d.model for d in hub.merge()] == [2]
-    assert [u.state for u in store.updates(hub.engine)] == ["refused", "merged"]
-
-
-def test_a_row_names_few_classes(hub: Hub, fleet: Fleet) -> None:
-    """Those with most samples, in their order; what is merged or waits, alike."""
-    update = difference(fleet.base, fleet.learned[0])
-    names = (*update.classes, *(f"own {i}" for i in range(200)))
-    assert window.told(names, range(len(names))) == names[-window.NAMED :]
-    many = {f"own {i}": 1000 - i for i in range(200)}
-    counts = (*(0 for _ in update.classes), *many.values())
-    payload = with_classes(fleet, (*update.classes, *many), counts)
-    put(hub.here, hub.engine, enrolled(hub.here, hub.engine, "d0"), 1, payload)
-    hub.merge()
-    (row,) = store.updates(hub.engine)
-    assert (row.state, row.reason, row.samples) == ("stored", PERSONAL, sum(counts))
-    assert row.classes == tuple(many)[: window.NAMED]
-
-
-def with_classes(fleet: Fleet, classes: tuple[str, ...], samples: tuple[int, ...]) -> bytes:
-    """An update that a header tells so much of; its arrays are never looked at."""
-    body = cbor.decode("update", fleet.payloads()[0])
-    assert isinstance(body, dict)
-    return cbor.encode({**body, "classes": list(classes), "samples": list(samples)})
 
 
 def test_a_worse_model_is_refused(hub: Hub, fleet: Fleet) -> None:
