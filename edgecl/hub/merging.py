@@ -7,31 +7,28 @@ transaction; a run folder that no row names is made anew; publishing is repeated
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from edgecl import files
-from edgecl.hub import heldout, place, publishing, repository, store
+from edgecl.hub import heldout, place, publishing, repository, store, window
+from edgecl.hub.current import Current
+from edgecl.hub.current import current as current_model
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
 from edgecl.hub.store.updates import MERGED, REFUSED, STORED, Judged
 from edgecl.merge import Contribution, Judge, Merged, mean_accuracy, merge, rebased, recalibrated, screen_all, write_run
 from edgecl.merge import Settings as Rules
-from edgecl.model import Model, open_model
-from edgecl.types import ConfigError, DataError, StoreError
-from edgecl.update import Base
-from edgecl.update.envelope import open_envelope
+from edgecl.model import open_model
+from edgecl.types import ConfigError, DataError
 from edgecl.update.header import peek
 from edgecl.update.payload import decode
 
-ENVELOPE_BYTES = 512
-PERSONAL = "waits: it has samples of personal classes only; `edgecl hub share` shares one"
 MERGES_AT_ONCE = 100  # in one call of the job
 
 
@@ -45,53 +42,30 @@ class Outcome(NamedTuple):
     reason: str
 
 
-@dataclass
-class Current:
-    """The model in use, and the older ones as they are asked for."""
-
-    here: Place
-    engine: Engine
-    row: store.Model
-    model: Model
-    base: Base
-
-    def age(self, snapshot: str) -> int | None:
-        """Models published since that one; None where it is none of this hub's."""
-        if snapshot == self.row.snapshot:
-            return 0
-        known = store.of_snapshot(self.engine, snapshot)
-        return None if known is None else self.row.number - known.number
-
-    def older(self, snapshot: str) -> Base:
-        known = store.of_snapshot(self.engine, snapshot)
-        assert known is not None
-        return Base.of(open_model(self.here.model(known.content)))
-
-
 def run(here: Place, known: Settings, engine: Engine) -> list[Outcome]:
-    """Merges what waits, model after model; ends what an earlier job left; keeps TUF's timestamps young. Raises StoreError."""
+    """Merges what waits, model after model; ends what an earlier job left. TUF's timestamps are kept young first: a merge that
+    fails must not let them expire. Raises StoreError."""
     outcomes: list[Outcome] = []
+    repository.refresh_timestamp(here.root)
     with place.alone(here, "merge"):
         publishing.publish_pending(here, known, engine)
         while len(outcomes) < MERGES_AT_ONCE and (done := merge_once(here, known, engine)) is not None:
             outcomes.append(done)
-        repository.refresh_timestamp(here.root)
         publishing.remove_payloads(here, known, engine)
     return outcomes
 
 
 def merge_once(here: Place, known: Settings, engine: Engine) -> Outcome | None:
-    """None where nothing waits, or only what was refused together before."""
-    began, current = time.monotonic(), _current(here, engine)
-    waiting = _bounded(store.waiting(engine, known.merging.at_most), current, known)
-    inputs = _digest(current, waiting)
-    if len(waiting) < known.merging.at_least or any(m.inputs == inputs for m in store.merges(engine, 20)):
-        return None
-    taken, found = _contributions(current, waiting, known)
-    if not found and not taken:
-        return None
-    job = _Job(here, known, engine, current, waiting, inputs, began)
-    return job.end(taken, found)
+    """None where nothing waits, or only what was refused together before: then it goes on to those that came later."""
+    began, current = time.monotonic(), current_model(here, engine)
+    tried = {m.inputs for m in store.merges(engine, MERGES_AT_ONCE)}
+    for one in window.windows(current, known):
+        enough = bool(one.taken) and len(one.taken) >= known.merging.at_least
+        if (not enough and not one.found) or one.inputs in tried:
+            continue
+        taken, refused = _contributions(current, one.taken, known) if enough else ([], [])
+        return _Job(here, known, engine, current, one.taken, one.inputs, began).end(taken, one.found + refused)
+    return None
 
 
 @dataclass
@@ -116,12 +90,12 @@ class _Job:
         screened = screen_all(base, taken, self.rules, judge)
         found += [_judged(c, REFUSED, screened.refused[_key(c)]) for c in taken if _key(c) in screened.refused]
         before = mean_accuracy(judge(base.weights, base.live))
-        if not any(c.samples() for c in screened.taken):
-            found += [_judged(c, STORED, PERSONAL) for c in screened.taken]
+        if not screened.taken:
             return self._refused(found, before, None, "nothing to merge")
-        merged, after = self._best(screened.taken, before - self.known.merging.may_lose)
-        if after < before - self.known.merging.may_lose:
-            reason = f"accuracy on the held-out samples fell from {100 * before:.2f} to {100 * after:.2f} %"
+        best = max(before, reached(store.models(self.engine)))
+        merged, after = self._best(screened.taken, best - self.known.merging.may_lose)
+        if after < best - self.known.merging.may_lose:
+            reason = f"accuracy on the held-out samples fell from {100 * best:.2f} to {100 * after:.2f} %"
             return self._refused(found + self._again(screened.taken, reason), before, after, reason)
         return self._published(merged, screened.taken, found, before, after)
 
@@ -193,6 +167,17 @@ class _Job:
         return Outcome(number, len(taken), after, before, "")
 
 
+def reached(models: Sequence[store.Model]) -> float:
+    """The best accuracy of the models since the last that was given or rolled back to, `models` being the newest first: small
+    losses do not add up. Those before a class was added were asked for fewer classes, and do not count."""
+    best = 0.0
+    for made, parent in pairwise(models):
+        if not made.updates or made.classes != parent.classes:
+            break
+        best = max(best, made.accuracy or 0.0, made.before or 0.0)
+    return best
+
+
 def rules_of(known: Settings) -> Rules:
     """What edgecl.merge goes by. Raises ConfigError that names the key of hub.yaml."""
     try:
@@ -201,84 +186,24 @@ def rules_of(known: Settings) -> Rules:
         raise ConfigError(f"hub.yaml: merging.rules: {e}") from None
 
 
-def _current(here: Place, engine: Engine) -> Current:
-    row = store.current(engine)
-    if row is None:
-        raise StoreError(f"{here.root}: has no model; `edgecl hub init` was not ended")
-    model = open_model(here.model(row.content))
-    return Current(here, engine, row, model, Base.of(model))
-
-
-def _bounded(waiting: list[store.Update], current: Current, known: Settings) -> list[store.Update]:
-    """As many as fit into merging.memory_bytes once they are decoded."""
-    each = sum(a.nbytes for a in current.base.weights.values()) + sum(m.nbytes for m in current.base.live.values())
-    return waiting[: max(1, known.merging.memory_bytes // each)]
-
-
-def _digest(current: Current, waiting: Sequence[store.Update]) -> str:
-    """Of what goes into a merge: the same again would come to the same."""
-    lines = [
-        current.row.snapshot,
-        *sorted(store.shared(current.engine)),
-        *(f"{u.device} {u.sequence} {u.sha256}" for u in waiting),
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _contributions(current: Current, waiting: Sequence[store.Update], known: Settings) -> tuple[list[Contribution], list[Judged]]:
-    """What can be merged, and what is refused at once. Of a device, updates of one base at a time, the oldest first: a newer
-    update of the same base has in it what the older one had; one of another base has not."""
+def _contributions(current: Current, taken: Sequence[store.Update], known: Settings) -> tuple[list[Contribution], list[Judged]]:
+    """What can be merged, and what is refused at once."""
     shared = store.shared(current.engine) | set(current.base.classes)
-    taken: list[Contribution] = []
-    refused: list[Judged] = []
-    bases: dict[str, str] = {}
-    for update in waiting:
-        found = _read(current, update, bases, shared, known.merging.max_age)
-        if isinstance(found, Judged):
-            refused.append(found)
-        elif found is not None:
-            taken.append(found)
-    return taken, refused
+    read = [_read(current, update, shared, known.merging.max_age) for update in taken]
+    return [c for c in read if isinstance(c, Contribution)], [r for r in read if isinstance(r, Judged)]
 
 
-def _read(
-    current: Current, update: store.Update, bases: dict[str, str], shared: frozenset[str] | set[str], max_age: int
-) -> Contribution | Judged | None:
-    """None where the device has one of another base that comes first."""
+def _read(current: Current, update: store.Update, shared: frozenset[str], max_age: int) -> Contribution | Judged:
     try:
-        payload = verified(current.here, current.engine, update)
-        snapshot = peek(payload).base
-        if bases.setdefault(update.device, snapshot) != snapshot:
-            return None
-        return _contribution(current, update, payload, shared, max_age)
+        return _contribution(current, update, shared, max_age)
     except (DataError, ConfigError) as e:
         return Judged(update.device, update.sequence, REFUSED, str(e))
 
 
-def verified(here: Place, engine: Engine, update: store.Update) -> bytes:
-    """The payload, if it is what the device signed. Raises DataError where it is not, StoreError where it can't be read."""
-    paths = here.update(update.device, update.sequence), here.envelope(update.device, update.sequence)
-    if not all(p.is_file() for p in paths) or paths[0].stat().st_size != update.bytes or paths[1].stat().st_size > ENVELOPE_BYTES:
-        raise DataError("its file on the hub is missing or damaged")
-    payload, envelope = (files.read_bounded(p, max(update.bytes, ENVELOPE_BYTES)) for p in paths)
-    device = store.device(engine, update.device)
-    if device is None or hashlib.sha256(payload).hexdigest() != update.sha256:
-        raise DataError("its file on the hub is damaged")
-    said = open_envelope(envelope, device.public_key)
-    if (said.device, said.sequence, said.sha256) != (update.device, update.sequence, update.sha256):
-        raise DataError("its file on the hub is not that of its envelope")
-    return payload
-
-
-def _contribution(
-    current: Current, update: store.Update, payload: bytes, shared: frozenset[str] | set[str], max_age: int
-) -> Contribution:
+def _contribution(current: Current, update: store.Update, shared: frozenset[str], max_age: int) -> Contribution:
+    payload = window.verified(current.here, current.engine, update)
     snapshot = peek(payload).base
-    age = current.age(snapshot)
-    if age is None:
-        raise DataError(f"its base {snapshot[:12]} is no model of this hub")
-    if age > max_age:
-        raise DataError(f"its base is {age} models old, more than {max_age}")
+    age = current.aged(snapshot, max_age)
     if age == 0:
         read = decode(payload, current.base)
     else:
@@ -294,5 +219,5 @@ def _key(c: Contribution) -> tuple[str, int]:
 
 
 def _judged(c: Contribution, state: str, reason: str) -> Judged:
-    learned = tuple(k for k, n in zip(c.update.classes, c.update.samples, strict=True) if n)
+    learned = window.told(c.update.classes, c.update.samples)
     return Judged(c.device, c.sequence, state, reason, base=c.update.base, samples=sum(c.update.samples), classes=learned)

@@ -1,4 +1,4 @@
-"""`edgecl hub serve`: one process. Merges and TUF's timestamps are made by children, so that serving never waits for them."""
+"""`edgecl hub serve`: one process. Merges are made by children, TUF's timestamps by a thread: serving never waits for them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgecl import files
-from edgecl.hub import app, extra, gate, keys, merging, place, settings, store
+from edgecl.hub import app, extra, gate, keys, merging, place, repository, settings, store
 from edgecl.hub.place import Place
 from edgecl.hub.service import Service
-from edgecl.types import ConfigError, StoreError
+from edgecl.types import ConfigError, EdgeclError, StoreError
 
 KEEP_ALIVE_SECONDS = 75
-TICK_SECONDS = 5
+TICK_SECONDS = 5.0
+REFRESH_SECONDS, AGAIN_SECONDS = 3600.0, 60.0  # between looks at TUF's timestamps; after one that failed
+JOB_SECONDS = 3600.0  # that a merge job may take
+TOLD_BYTES = 1000  # of what it said at last
 BACKLOG = 1024
 
 
@@ -96,29 +101,83 @@ def serve(root: Path, host: str, port: int, say: Callable[[str], object]) -> Non
 
 
 def _jobs(service: Service, stop: threading.Event, say: Callable[[str], object]) -> None:
-    """Starts the merge job in its time, a child at a time."""
-    every = service.settings.merging.every_seconds
-    waited, child = 0.0, None
-    while not stop.wait(TICK_SECONDS):
-        waited += TICK_SECONDS
-        if child is not None and child.poll() is not None:
-            if told := (child.communicate()[0] or "").strip():
-                say(f"merge: {told[-1000:]}")
+    """Keeps TUF's timestamps young, and starts the merge job in its time, a child at a time. No failure of one ends the other."""
+    root, every = service.place.root, service.settings.merging.every_seconds
+    child: _Child | None = None
+    refresh, merge = 0.0, time.monotonic() + every
+    while True:
+        now = time.monotonic()
+        if now >= refresh:
+            refresh = now + (REFRESH_SECONDS if _refreshed(root, say) else AGAIN_SECONDS)
+        if child is not None and child.ended(say):
             child = None
-        if child is None and waited >= every:
-            waited = 0.0
-            child = _merge(service.place.root)
+        if child is None and now >= merge:
+            merge, child = now + every, _started(root, say)
+        if stop.wait(TICK_SECONDS):
+            break
     if child is not None:
-        child.terminate()
-        child.wait()
+        child.stop()
 
 
-def _merge(root: Path) -> subprocess.Popen[str]:
-    """`edgecl hub merge` at a lower priority."""
-    command = [sys.executable, "-m", "edgecl", "hub", "merge", str(root)]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_nicely
-    )
+def _refreshed(root: Path, say: Callable[[str], object]) -> bool:
+    try:
+        repository.refresh_timestamp(root)
+    except (EdgeclError, OSError) as e:
+        say(f"timestamp: {e}")
+        return False
+    return True
+
+
+class _Child:
+    """`edgecl hub merge` at a lower priority. What it says goes to a file without a name: a full pipe would stop it.
+
+    Raises OSError or SubprocessError where it can't be started.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.late = time.monotonic() + JOB_SECONDS
+        try:
+            self.process = subprocess.Popen(
+                _command(root), stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, preexec_fn=_nicely
+            )
+        except BaseException:
+            self.log.close()
+            raise
+
+    def ended(self, say: Callable[[str], object]) -> bool:
+        """Whether; then what it said is told. One that takes too long is killed: the next goes on where it was."""
+        if self.process.poll() is None:
+            if time.monotonic() < self.late:
+                return False
+            self.process.kill()
+            self.process.wait()
+            say(f"merge: took more than {JOB_SECONDS} s and was ended")
+        if told := self._told():
+            say(f"merge: {told}")
+        return True
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+
+    def _told(self) -> str:
+        with self.log as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TOLD_BYTES))
+            return log.read(TOLD_BYTES).decode(errors="replace").strip()
+
+
+def _started(root: Path, say: Callable[[str], object]) -> _Child | None:
+    try:
+        return _Child(root)
+    except (OSError, subprocess.SubprocessError) as e:
+        say(f"merge: can't be started: {e}")
+        return None
+
+
+def _command(root: Path) -> list[str]:
+    return [sys.executable, "-m", "edgecl", "hub", "merge", str(root)]
 
 
 def _nicely() -> None:

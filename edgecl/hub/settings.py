@@ -46,12 +46,12 @@ class Merging:
 
     every_seconds: int = 900
     at_least: int = 1  # updates that wait
-    at_most: int = 500  # taken at once, the oldest first
+    at_most: int = 500  # devices that one merge takes, those first whose update came first
     max_age: int = 16  # models that an update's base may lie behind
     memory_bytes: int = 1024 * MIB  # of decoded updates in one merge; more are merged after it
     attempts: int = 3  # refused merges that an update may have been in
     rates: int = 3  # tried where accuracy is lost: the rules' rate, half of it, a quarter
-    may_lose: float = 0.01  # of accuracy on the held-out samples, to the model in use
+    may_lose: float = 0.01  # of accuracy on the held-out samples, to the best since one was given or rolled back to
     rules: dict[str, Any] = field(default_factory=dict)
 
 

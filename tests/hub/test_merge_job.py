@@ -18,9 +18,10 @@ from hub_cases import Fleet, enrolled, put
 from sqlalchemy import Engine
 
 from edgecl import bundle, files
-from edgecl.hub import merging, place, publishing, settings, store, tufset
+from edgecl.hub import merging, place, publishing, repository, settings, store, tufset
 from edgecl.hub.place import Place
 from edgecl.hub.settings import Settings
+from edgecl.hub.store.updates import PERSONAL
 from edgecl.model import open_model
 from edgecl.types import ConfigError, StoreError
 from edgecl.update import Base
@@ -35,6 +36,9 @@ class Hub(NamedTuple):
 
     def merge(self) -> list[merging.Outcome]:
         return merging.run(*self)
+
+    def current(self) -> int:
+        return store.models(self.engine)[0].number
 
     def states(self) -> list[tuple[str, int, str]]:
         return sorted((u.state, u.model, u.reason) for u in store.updates(self.engine))
@@ -158,7 +162,7 @@ def test_personal_classes_stay_until_they_are_shared(hub: Hub, fleet: Fleet) -> 
     put(hub.here, hub.engine, device, 1, fleet.payload(fleet.new))
     (refused,) = hub.merge()
     assert (refused.model, refused.reason) == (0, "nothing to merge")
-    assert hub.states() == [("stored", 0, merging.PERSONAL)]
+    assert hub.states() == [("stored", 0, PERSONAL)]
     assert hub.merge() == []
     store.share(hub.engine, "6", "ann")
     hub = hub.with_(may_lose=1.0, rules={"points": 100.0})  # a class more costs others some: that is not asked here
@@ -186,6 +190,32 @@ def test_a_worse_model_is_refused(hub: Hub, fleet: Fleet) -> None:
         (2, "refused", True)
     ] * 2
     assert [m.number for m in store.models(hub.engine)] == [1]
+
+
+def test_small_losses_do_not_add_up(hub: Hub, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = hub.with_(may_lose=0.05, at_most=1, attempts=1, rules={"points": 100.0})
+    send_all(hub, fleet)
+    first = store.models(hub.engine)[0].accuracy
+    assert first is not None
+    # Each model is below the one before by less than may_lose: 0, 0.02, 0.04, 0.06 below the first.
+    monkeypatch.setattr(merging, "mean_accuracy", lambda found: first - 0.02 * (hub.current() - 1))
+    monkeypatch.setattr(merging._Job, "_settled", lambda self, merged: (merged, first - 0.02 * hub.current()))
+    done = hub.merge()
+    assert [d.model for d in done] == [2, 3, 0]
+    assert f"fell from {100 * first:.2f} to" in done[2].reason
+
+
+def test_what_accuracy_was_reached(hub: Hub) -> None:
+    one = store.models(hub.engine)[0]
+    two = one._replace(number=2, updates=3, accuracy=0.7, before=0.75)
+    three = two._replace(number=3, accuracy=0.6, before=0.7)
+    again = two._replace(number=4, updates=0, accuracy=0.7, before=0.6)
+    five = three._replace(number=5, accuracy=0.72, before=0.71)
+    wider = five._replace(number=6, classes=(*five.classes, "x"), accuracy=0.9)
+    seven = wider._replace(number=7, accuracy=0.5, before=0.51)
+    chain = [one, two, three, again, five, wider, seven]
+    best = [merging.reached(chain[:n][::-1]) for n in range(1, 8)]
+    assert best == [0, 0.75, 0.75, 0, 0.72, 0, 0.51]
 
 
 def test_harmful_updates_are_screened_out(hub: Hub, fleet: Fleet) -> None:
@@ -282,6 +312,14 @@ def test_memory_bounds_a_merge(hub: Hub, fleet: Fleet) -> None:
 def test_only_one_merge_at_a_time(hub: Hub) -> None:
     with place.alone(hub.here, "merge"), pytest.raises(StoreError, match="another process is at it"):
         hub.merge()
+
+
+def test_timestamps_are_signed_though_no_merge_is_possible(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[Path] = []
+    monkeypatch.setattr(repository, "refresh_timestamp", signed.append)
+    with place.alone(hub.here, "merge"), pytest.raises(StoreError, match="another process"):
+        hub.merge()
+    assert signed == [hub.here.root]
 
 
 def test_wrong_rules_name_the_key(hub: Hub, fleet: Fleet) -> None:

@@ -78,7 +78,8 @@ def test_devices_and_updates(engine: Engine) -> None:
         with store.writing(engine) as db:
             assert insert(db, changed) is taken
     assert store.stored_bytes(engine, one.id, 90) == (1000, 1000)
-    assert [u.sequence for u in store.waiting(engine, 10)] == [1]
+    assert [u.sequence for u in store.stored(engine, one.id, 10)] == [1]
+    assert store.senders(engine) == [one.id]
     with store.writing(engine) as db:
         judged(db, [Judged(one.id, 1, "merged", model=2, classes=("ü", "b"), samples=7, accuracy=0.5)])
     found = store.update(engine, one.id, 1)

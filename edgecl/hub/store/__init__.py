@@ -41,12 +41,13 @@ from edgecl.hub.store.updates import (
     judged,
     outlived,
     refuse,
+    senders,
     sent,
+    stored,
     stored_bytes,
     taught,
     update,
     updates,
-    waiting,
 )
 
 __all__ = [
@@ -87,15 +88,16 @@ __all__ = [
     "remove_operator",
     "report",
     "revoke",
+    "senders",
     "sent",
     "share",
     "shared",
+    "stored",
     "stored_bytes",
     "taught",
     "unpublished",
     "update",
     "updates",
-    "waiting",
     "was_published",
     "writing",
 ]

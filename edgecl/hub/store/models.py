@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, Row, select
 
 from edgecl.hub.store import tables as t
 from edgecl.hub.store.operators import note
+from edgecl.hub.store.updates import release
 
 
 class Model(NamedTuple):
@@ -112,6 +113,7 @@ def share(engine: Engine, name: str, who: str) -> None:
     with t.writing(engine) as db:
         if db.execute(select(t.shared.c.name).where(t.shared.c.name == name)).first() is None:
             db.execute(t.shared.insert().values(name=name, at=int(time.time())))
+            release(db)
             note(db, who, "share", name)
 
 

@@ -13,6 +13,8 @@ from edgecl.hub.store import tables as t
 
 STORED, MERGED, REFUSED = "stored", "merged", "refused"
 DAY = 86_400
+PERSONAL = "waits: it has samples of personal classes only; `edgecl hub share` shares one"
+"""The reason of stored ones that no merge looks at before a class is shared."""
 
 
 class New(NamedTuple):
@@ -115,12 +117,27 @@ def taught(engine: Engine, limit: int = 10_000) -> dict[str, set[str]]:
     return found
 
 
-def waiting(engine: Engine, limit: int) -> list[Update]:
-    """Stored ones of approved devices, the first that came first, sorted by (device, sequence)."""
-    both = select(t.updates).join(t.devices, t.devices.c.id == t.updates.c.device)
-    wanted = both.where(t.updates.c.state == STORED, t.devices.c.state == "approved").order_by(t.updates.c.id).limit(limit)
+def senders(engine: Engine) -> list[str]:
+    """Approved devices of which something can be merged, those first whose update came first. What waits for a class is none."""
+    c = t.updates.c
+    both = select(c.device).join(t.devices, t.devices.c.id == c.device)
+    mergeable = (c.state == STORED) & (c.reason != PERSONAL) & (t.devices.c.state == "approved")
     with t.reading(engine) as db:
-        return sorted((_update(row) for row in db.execute(wanted)), key=lambda u: (u.device, u.sequence))
+        return list(db.execute(both.where(mergeable).group_by(c.device).order_by(func.min(c.id))).scalars())
+
+
+def stored(engine: Engine, device: str, limit: int) -> list[Update]:
+    """A device's stored ones, in the order of their numbers."""
+    c = t.updates.c
+    wanted = select(t.updates).where(c.device == device, c.state == STORED).order_by(c.sequence).limit(limit)
+    with t.reading(engine) as db:
+        return [_update(row) for row in db.execute(wanted)]
+
+
+def release(db: Connection) -> None:
+    """What waits for a class to be shared is looked at again."""
+    c = t.updates.c
+    db.execute(t.updates.update().where(c.state == STORED, c.reason == PERSONAL).values(reason=""))
 
 
 def stored_bytes(engine: Engine, device: str, keep_days: int) -> tuple[int, int]:
