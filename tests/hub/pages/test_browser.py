@@ -63,13 +63,16 @@ def find(driver: Any, css: str) -> Any:
 @contextmanager
 def leaving(driver: Any) -> Iterator[None]:
     """What its block does leads to another page; the block's end waits till that is there."""
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.wait import WebDriverWait
 
     old = find(driver, "html")
     yield
-    WebDriverWait(driver, 20).until(staleness_of(old))
-    WebDriverWait(driver, 20).until(lambda d: d.execute_script("return document.readyState") == "complete")
+    # chromedriver may also say "does not belong to the document" of a page that is just being left: it is asked again.
+    wait = WebDriverWait(driver, 20, ignored_exceptions=(WebDriverException,))
+    wait.until(staleness_of(old))
+    wait.until(lambda d: d.execute_script("return document.readyState") == "complete")
 
 
 def test_an_operator_logs_in_looks_and_acts(driver: Any, address: str, hub: FakeHub) -> None:
