@@ -112,10 +112,18 @@ def test_a_resumed_run_knows_its_baseline(tmp_path: Path) -> None:
     assert json.loads((run / "ledger.json").read_text())["dense_executed"] == planned
 
 
-@pytest.mark.parametrize("path", sorted(RECORDS.glob("c10-derpp-23x-*/config.yaml")), ids=lambda p: p.parent.name)
-def test_a_configuration_from_before_is_read_as_ever(path: Path) -> None:
+RECORDED = sorted(RECORDS.glob("c10-derpp-23x-*/config.yaml"))
+
+
+def test_configurations_from_before_are_among_them() -> None:
+    draws = [yaml.safe_load(p.read_text())["config"]["memory"].get("dense_draws") for p in RECORDED]
+    assert draws.count(None) >= 4
+    assert 2 in draws
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda p: p.parent.name)
+def test_a_recorded_configuration_has_the_plan_that_it_had(path: Path) -> None:
     recorded = yaml.safe_load(path.read_text())
-    assert "dense_draws" not in recorded["config"]["memory"]
     config, before = merge(Config(), recorded["config"]), recorded["plan"]
     work = replace(CIFAR, sizes=(2 * (config.data.samples_per_class or 5_000),) * 5)
     made = plan.frozen(config, work)
