@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 SLOW = {
-    "hub": {"test_browser", "test_fuzz", "test_kills", "test_merge_job", "test_postgresql", "test_serve", "test_upload_power_cuts"},
-    "sync": {
-        "test_attacks", "test_client", "test_end_to_end", "test_fetcher", "test_rebase", "test_service", "test_trust_attacks", "test_trust_faults",
-        "test_uploading",
-    },
-}  # fmt: skip
+    "hub": "test_browser test_fuzz test_kills test_merge_job test_postgresql test_serve test_upload_power_cuts".split(),
+    "sync": (
+        "test_attacks test_client test_end_to_end test_fetcher test_rebase test_service test_trust_attacks test_trust_faults "
+        "test_uploading"
+    ).split(),
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
