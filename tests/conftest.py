@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-SLOW = {
-    "hub": "test_browser test_fuzz test_kills test_merge_job test_postgresql test_serve test_upload_power_cuts".split(),
-    "sync": (
-        "test_attacks test_client test_end_to_end test_fetcher test_rebase test_service test_trust_attacks test_trust_faults "
-        "test_uploading"
-    ).split(),
-}
+HUB = ("browser", "fuzz", "kills", "merge_job", "postgresql", "serve", "upload_power_cuts")
+SYNC = ("attacks", "client", "end_to_end", "fetcher", "rebase", "service", "trust_attacks", "trust_faults", "uploading")
+SLOW = {"hub": {f"test_{name}" for name in HUB}, "sync": {f"test_{name}" for name in SYNC}}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
