@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ class Power:
                 undo()
 
 
+def cut(at: int, fate: str, act: Callable[[], object], *, deaf: bool = False) -> bool:
+    """Whether the power went in `act` at call `at`; the disk is as it is found afterwards."""
+    power = Power(at, deaf=deaf)
+    with pytest.MonkeyPatch.context() as patch:
+        power(patch)
+        with suppress(PowerCut):
+            act()
+    if power.off:
+        power.settle(fate)
+    return power.off
+
+
 def _full(path: Any, dir_fd: int | None) -> Path:
     return Path(path) if dir_fd is None else Path(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
 
@@ -122,11 +135,12 @@ def _keep(path: Path) -> Callable[[], None]:
         said = os.readlink(path)
         return lambda: path.symlink_to(said)
     if path.is_file():
-        data = path.read_bytes()
+        data, mode = path.read_bytes(), path.stat().st_mode
 
         def write() -> None:
             if path.parent.is_dir():
                 path.write_bytes(data)
+                path.chmod(mode)
 
         return write
     if path.is_dir():

@@ -57,13 +57,8 @@ class View:
 
     def models(self, start: int = 0, count: int = 50) -> Sequence[ModelRow]:
         newest = store.current(self.engine)
-        return [
-            ModelRow(
-                m.number, m.created, m.accuracy, m.updates, "current" if newest and m.content == newest.content else "published",
-                m.note, m.bytes,
-            )
-            for m in store.models(self.engine, count, start)
-        ]  # fmt: skip
+        rows = store.models(self.engine, count, start)
+        return [ModelRow(m.number, m.created, m.accuracy, m.updates, _state(m, newest or m), m.note, m.bytes) for m in rows]
 
     def merges(self, count: int = 50) -> Sequence[MergeRow]:
         rows = store.merges(self.engine, count)
@@ -118,3 +113,9 @@ class View:
             if same:
                 found[u.device, u.sequence] = max([n for at, n in same if at <= u.received], default=same[0][1])
         return found
+
+
+def _state(model: store.Model, newest: store.Model) -> str:
+    if model.number == newest.number:
+        return "current"
+    return "same" if model.content == newest.content else "published"

@@ -8,12 +8,11 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
-from power import EMPTIED, FATES, Power, PowerCut
+from power import EMPTIED, FATES, cut
 
 from edgecl import bundle, files, slots
 
@@ -67,24 +66,12 @@ def base(root: Path, installed: int) -> Path:
     return root
 
 
-def cut(root: Path, at: int, fate: str, act: Callable[[], object], *, deaf: bool = False) -> bool:
-    """Whether the power went in `act` at call `at`; the disk is as it is found afterwards."""
-    power = Power(at, deaf=deaf)
-    with pytest.MonkeyPatch.context() as patch:
-        power(patch)
-        with suppress(PowerCut):
-            act()
-    if power.off:
-        power.settle(fate)
-    return power.off
-
-
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("installed", [0, 1, 2])
 def test_install(tmp_path: Path, installed: int, fate: str) -> None:
     for at in count(1):
         root = base(tmp_path / str(at), installed)
-        if not cut(root, at, fate, lambda root=root: put(root, 7)):
+        if not cut(at, fate, lambda root=root: put(root, 7)):
             break
         found = in_use(root)
         assert found in (installed or None, 7), at
@@ -109,7 +96,7 @@ def test_boot(tmp_path: Path, tries: int, fate: str) -> None:
         put(root, 2)
         for _ in range(tries):
             slots.boot(root)
-        if not cut(root, at, fate, lambda root=root: slots.boot(root)):
+        if not cut(at, fate, lambda root=root: slots.boot(root)):
             break
         assert in_use(root) in ((2,) if tries == 0 else (1, 2)), at
         for _ in range(slots.LIMIT + 1):  # a slot that never confirms is left, whatever was counted
@@ -124,7 +111,7 @@ def test_confirm_and_rollback(tmp_path: Path, fate: str) -> None:
         for at in count(1):
             root = base(tmp_path / f"{action.__name__}{at}", 1)
             put(root, 2)
-            if not cut(root, at, fate, lambda root=root, action=action: action(root)):
+            if not cut(at, fate, lambda root=root, action=action: action(root)):
                 break
             assert in_use(root) in outcomes, at
             action(root)
@@ -140,7 +127,7 @@ def test_install_of_a_bundle(tmp_path: Path, made: Path, newer: Path, public: Pa
     for at in count(1):
         root = tmp_path / str(at)
         shutil.copytree(old, root, symlinks=True)
-        if not cut(root, at, fate, lambda root=root: bundle.install(newer, root, public)):
+        if not cut(at, fate, lambda root=root: bundle.install(newer, root, public)):
             break
         slot = slots.current(root)
         assert slot is not None
@@ -174,7 +161,7 @@ def test_these_cuts_find_a_missing_sync(tmp_path: Path) -> None:
     found = []
     for at in count(1):
         root = base(tmp_path / str(at), 1)
-        if not cut(root, at, EMPTIED, lambda root=root: put(root, 7), deaf=True):
+        if not cut(at, EMPTIED, lambda root=root: put(root, 7), deaf=True):
             break
         found.append(in_use(root))
     assert None in found

@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 pytest.importorskip("tuf")
 
 from hub.tuf_cases import ACTIONS, NOW, make, newest, publish
-from power import FATES, LOST, Power, PowerCut
+from power import FATES, LOST, Power, cut
 
 from edgecl import files
 from edgecl.hub import keys, repository, tufset
@@ -35,20 +34,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
-def cut(folder: Path, at: int, fate: str, act: Callable[[], object], *, deaf: bool = False) -> bool:
-    """Whether the power went in `act` at call `at`; the disk is as it is found afterwards."""
-    power = Power(at, deaf=deaf)
-    with pytest.MonkeyPatch.context() as patch:
-        power(patch)
-        with suppress(PowerCut):
-            act()
-    if power.off:
-        power.settle(fate)
-        for key in folder.rglob("*.pem"):  # the simulated disk forgets modes
-            key.chmod(0o600)
-    return power.off
-
-
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("name", ACTIONS)
 def test_power_cuts(tmp_path: Path, name: str, fate: str) -> None:
@@ -59,7 +44,7 @@ def test_power_cuts(tmp_path: Path, name: str, fate: str) -> None:
     after = {"publish": (2, 7), "revoke": (2, 0)}.get(name, (2,))
     for at in count(1):
         folder = shutil.copytree(base, tmp_path / str(at))
-        if not cut(folder, at, fate, lambda folder=folder: ACTIONS[name](folder)):
+        if not cut(at, fate, lambda folder=folder: ACTIONS[name](folder)):
             break
         found = newest(folder)
         assert found in after, at
@@ -82,7 +67,7 @@ def test_power_cuts_of_the_first_set(tmp_path: Path, fate: str) -> None:
     for at in count(1):
         folder = tmp_path / str(at)
         folder.mkdir()
-        if not cut(folder, at, fate, lambda folder=folder: repository.init(folder, now=NOW)):
+        if not cut(at, fate, lambda folder=folder: repository.init(folder, now=NOW)):
             break
         with suppress(StoreError):  # it was whole
             repository.init(folder, now=NOW)
@@ -95,7 +80,7 @@ def test_these_cuts_find_a_missing_sync(tmp_path: Path) -> None:
     base, found = make(tmp_path / "base", 2), []
     for at in count(1):
         folder = shutil.copytree(base, tmp_path / str(at))
-        if not cut(folder, at, "emptied", lambda folder=folder: publish(folder, 7), deaf=True):
+        if not cut(at, "emptied", lambda folder=folder: publish(folder, 7), deaf=True):
             break
         try:
             newest(folder)

@@ -152,7 +152,7 @@ def test_a_rollback_is_marked_by_what_devices_have(service: tuple[str, Service],
     _, hub = service
     for number, content in ((1, 1), (2, 2), (3, 1)):
         model(hub, number, content, 0.5)
-    assert [(m.number, m.state) for m in view(hub).models()] == [(3, "current"), (2, "published"), (1, "current")]
+    assert [(m.number, m.state) for m in view(hub).models()] == [(3, "current"), (2, "published"), (1, "same")]
     asked: list[tuple[int, str]] = []
     monkeypatch.setattr(publishing, "rollback", lambda here, known, engine, number, who: asked.append((number, who)))
     view(hub).rollback(2, "ann")

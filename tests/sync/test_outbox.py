@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
-from power import EMPTIED, FATES, Power, PowerCut
+from power import EMPTIED, FATES, cut
 
 from edgecl.sync.outbox import Item, Outbox
 from edgecl.types import StoreError
@@ -142,18 +140,6 @@ def test_a_card_of_another_number_is_not_taken(tmp_path: Path) -> None:
 
 
 # the power
-
-
-def cut(at: int, fate: str, act: Callable[[], object], *, deaf: bool = False) -> bool:
-    """Whether the power went in `act` at call `at`; the disk is as it is found afterwards."""
-    power = Power(at, deaf=deaf)
-    with pytest.MonkeyPatch.context() as patch:
-        power(patch)
-        with suppress(PowerCut):
-            act()
-    if power.off:
-        power.settle(fate)
-    return power.off
 
 
 def used(folder: Path) -> list[int]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("tuf")
 pytest.importorskip("urllib3")
 
-from power import FATES, Power, PowerCut
+from power import FATES, cut
 from sync.mirror import Mirror, device, publish, serving
 
 from edgecl.hub import keyfiles, keys, repository
@@ -218,17 +218,6 @@ def hubs(tmp_path: Path) -> tuple[Path, Path, Path]:
             keys.rotate(hub, "models")
         found.append(shutil.copytree(hub, tmp_path / f"hub{n}"))
     return found[0], found[1], found[2]
-
-
-def cut(at: int, fate: str, act: Callable[[], object], *, deaf: bool = False) -> bool:
-    power = Power(at, deaf=deaf)
-    with pytest.MonkeyPatch.context() as patch:
-        power(patch)
-        with suppress(PowerCut):
-            act()
-    if power.off:
-        power.settle(fate)
-    return power.off
 
 
 @pytest.fixture

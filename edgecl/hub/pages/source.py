@@ -49,7 +49,7 @@ class ModelRow:
     made_at: float
     accuracy: float | None  # share right of the held-out set
     updates: int  # in it
-    state: str  # current, published (once)
+    state: str  # current, same (the network that is current, under an older number), published (once)
     note: str
     bytes: int  # that a device downloads
 
