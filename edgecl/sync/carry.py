@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,14 +39,6 @@ class Carried(NamedTuple):
 
 
 NOTHING = Carried(0, (), 0, None)
-
-
-def main(given: dict[str, Any]) -> dict[str, Any]:
-    """`old` and `old_lessons`, `slot` and `lessons` (of the new base), `relearn` (epochs) → Carried, as an object."""
-    done = carry(
-        Path(given["old"]), Path(given["old_lessons"]), Path(given["slot"]), Path(given["lessons"]), int(given["relearn"])
-    )
-    return done._asdict()
 
 
 def carry(old: Path, old_lessons: Path, slot: Path, folder: Path, relearn: int = 0) -> Carried:
